@@ -1,0 +1,1 @@
+"""Networks that systems compose, and the weight rules of their published checkpoints."""

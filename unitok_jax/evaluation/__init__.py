@@ -1,0 +1,1 @@
+"""Suites, judges and reports."""

@@ -1,0 +1,1 @@
+"""Prefill and decode loop, the pipeline object, images to codes."""

@@ -1,0 +1,1 @@
+"""Bricks with no knowledge of any model: attention, norms, rotary embeddings, MLPs, convolutions."""

@@ -1,0 +1,1 @@
+"""Codebooks as pure functions on arrays and explicit parameters."""

@@ -1,0 +1,182 @@
+"""What a system offers, and all that training, inference, evaluation and the command line know of one."""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from clu import metrics
+from flax import struct
+
+from unitok_jax import systems
+from unitok_jax.data.example import Example
+from unitok_jax.data.rows import ExampleRow, RowSpec
+from unitok_jax.errors import UserError
+from unitok_jax.sampling.settings import Decoding
+from unitok_jax.settings import near
+
+Params = dict[str, Any]  # nested dicts of arrays; the first level names the parts (lm, vit, adapter, vqgan, ...)
+State = dict[str, Any]  # what a stage carries besides parameters: EMA codebooks, running statistics
+Batch = dict[str, Any]  # see docs/architecture.md, "Batch"
+Aux = dict[str, metrics.Metric]  # merged over micro-batches and steps, computed when logged
+Carry = dict[str, jax.Array]  # what a phase hands to the next one of the same step
+Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
+
+
+@struct.dataclass
+class VisualTokens:
+    """What an image becomes.
+
+    Attributes:
+        codes: int32 [batch, images, n] (or [..., n, Q] for depth-Q codes), or None.
+        features: float [batch, images, n, C], or None.
+        grid: (rows, columns) of the codes of one image, or None.
+    """
+
+    codes: jax.Array | None = None
+    features: jax.Array | None = None
+    grid: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A sub-step: a subset of the parameters, and the loss whose gradient moves them.
+
+    Attributes:
+        name: names the phase in metrics and in `config.optimizers`.
+        trains: regexes, searched in parameter paths such as ``lm/head/kernel``; must lie within `Stage.trainable`.
+        loss: ``(params, state, batch, key, carry) -> (loss, aux, state, carry)``. The loss is a sum over the
+            micro-batch divided by ``batch['totals'][name]``, so that the micro-batches' losses add up to the step's.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training stage of a system.
+
+    Attributes:
+        spec: the static shape of its rows.
+        init: ``key -> (params, state)``.
+        layout: host side, one example to one row: ``(example, rng) -> row``; raises `BadExample`.
+        counts: the loss normalisers of a (micro-)batch by name. The step adds them over all micro-batches of the
+            global batch and hands the sums to the losses as ``batch['totals']``.
+        phases: run in order inside one jitted step.
+        splittable: whether accumulation may split the batch (False where the loss couples examples).
+    """
+
+    spec: RowSpec
+    init: Callable[[jax.Array], tuple[Params, State]]
+    layout: Callable[[Example, np.random.Generator], ExampleRow]
+    counts: Callable[[Batch], Mapping[str, jax.Array]]
+    phases: tuple[Phase, ...]
+    splittable: bool = True
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Regexes of everything that some phase trains; the rest is frozen."""
+        return tuple(dict.fromkeys(pattern for phase in self.phases for pattern in phase.trains))
+
+
+class Emission(NamedTuple):
+    """What one decode step yields for each of R rows.
+
+    Attributes:
+        codes: int32 [R, P], the ids written at the P positions.
+        embeds: float [R, P, D], what the language model reads for them.
+        done: bool [R], rows that have ended; what they emit from now on is dropped.
+        restart: bool [R], rows whose context starts anew with this emission (an unconditional row when its
+            image begins): their cache length is set to 0 before `embeds` are read.
+    """
+
+    codes: jax.Array
+    embeds: jax.Array
+    done: jax.Array
+    restart: jax.Array
+
+
+class System(Protocol):
+    """A unified tokenizer with its language model. Pure functions of parameters, except the host-side ones.
+
+    Decoding works on R rows: the batch's B rows, followed, under guidance, by their B unconditional rows.
+
+    Attributes:
+        stages: by name, a function from the stage's options (a mapping) to the stage.
+        artefacts: by name (``unitoken``, ``vqgan``, ...), the weight rules of a published checkpoint.
+        sharding: (regex, trailing axes) rules for every parameter path of the system.
+    """
+
+    stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]]
+    artefacts: Mapping[str, Any]
+    sharding: tuple[tuple[str, tuple[str | None, ...]], ...]
+
+    def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
+        """Reads pictures, ``{view: float [batch, images, H, W, 3] in [-1, 1]}``."""
+
+    def decode_image(self, params: Params, codes: jax.Array) -> jax.Array:
+        """Pictures, float [batch, H, W, 3] in [-1, 1], from codes [batch, rows, columns] (or [..., Q])."""
+
+    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+        """Host side: the pictures, uint8 by view, that a uint8 image is read as; random crops only with `rng`."""
+
+    def prompt(self, example: Example) -> ExampleRow:
+        """Host side: the row up to where the model writes the last assistant turn."""
+
+    def unconditional(self, example: Example) -> ExampleRow:
+        """Host side: the row that guidance compares `prompt(example)` with."""
+
+    def embed(self, params: Params, batch: Batch) -> jax.Array:
+        """What the language model reads for a batch, [R, S, D]."""
+
+    def new_cache(self, rows: int, length: int) -> Any:
+        """An empty KV cache for `rows` rows of at most `length` positions; has `lengths` int32 [R]."""
+
+    def advance(self, params: Params, embeds: jax.Array, cache: Any, valid: jax.Array) -> tuple[jax.Array, Any]:
+        """Reads S more positions into the cache, of which `valid` [R] count (the rest is right padding).
+
+        Returns the hidden states, [R, S, D], and the cache with `lengths + valid`.
+        """
+
+    def decode_init(self, params: Params, batch: Batch, decoding: Decoding) -> Any:
+        """The state of a decode that starts after `batch`'s rows: any pytree."""
+
+    def decode_step(
+        self, params: Params, hidden: jax.Array, state: Any, decoding: Decoding, keys: jax.Array
+    ) -> tuple[Emission, Any]:
+        """Draws the next positions from the last hidden states [R, D]; `keys` [B], one a sample."""
+
+    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+        """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them."""
+
+
+def available() -> tuple[str, ...]:
+    """Names of the systems: the folders beside this file."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(systems.__path__) if m.ispkg))
+
+
+def build(name: str, model: Mapping[str, Any]) -> System:
+    """Builds a system from its name and its `config.model`.
+
+    Raises:
+        UserError: for an unknown system or a key that its settings do not have.
+    """
+    if name not in available():
+        raise UserError(f"config.system: no system {name!r}.{near(name, available())}")
+    return importlib.import_module(f"unitok_jax.systems.{name}").build(model)
+
+
+def build_stage(system: System, name: str, options: Mapping[str, Any]) -> Stage:
+    """Builds stage `name` of `system` from `config.stage_options`.
+
+    Raises:
+        UserError: for an unknown stage or option.
+    """
+    if name not in system.stages:
+        raise UserError(f"config.stage: no stage {name!r}.{near(name, system.stages)}")
+    return system.stages[name](options)

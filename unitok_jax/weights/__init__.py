@@ -1,0 +1,1 @@
+"""The weight-rules engine and the containers that checkpoints come in."""
