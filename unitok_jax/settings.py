@@ -47,6 +47,8 @@ def from_config(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
+    if hint is Any:
+        return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
