@@ -1,0 +1,98 @@
+"""Convolutional bricks in NHWC: group norm, residual block, resampling, single-head attention over a map.
+
+They follow taming-transformers' blocks, which Chameleon's VQGAN, LlamaGen's VQ-VAE and DualToken's pixel decoder share.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from unitok_jax.layers.attention import attention
+from unitok_jax.layers.masks import FULL
+
+Map = Float[Array, "batch height width channels"]
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with float32 statistics over the positions and the channels of a group.
+
+    Attributes:
+        groups: number of groups; where it does not divide the channels, their greatest common divisor is used,
+            so that narrow networks need no setting of their own.
+        epsilon: added to the variance.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Map) -> Map:
+        channels = x.shape[-1]
+        groups = math.gcd(self.groups, channels)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
+        centred = grouped - grouped.mean((1, 3), keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + self.epsilon)
+        normed = (centred * inverse).reshape(x.shape)
+        return (normed * scale + bias).astype(x.dtype)
+
+
+def conv3(features: int, dtype: DTypeLike, name: str | None) -> nn.Conv:
+    """A 3x3 convolution that keeps the size; call inside a compact module."""
+    return nn.Conv(features, (3, 3), padding=1, dtype=dtype, name=name)
+
+
+def conv1(features: int, dtype: DTypeLike, name: str | None) -> nn.Conv:
+    """A 1x1 convolution; call inside a compact module."""
+    return nn.Conv(features, (1, 1), dtype=dtype, name=name)
+
+
+def downsample(features: int, dtype: DTypeLike, name: str | None) -> nn.Conv:
+    """A 3x3 convolution of stride 2 with zeros padded on the right and at the bottom only: halves the size."""
+    return nn.Conv(features, (3, 3), strides=2, padding=((0, 1), (0, 1)), dtype=dtype, name=name)
+
+
+def double(x: Map) -> Map:
+    """Doubles the size: repeats each pixel 2x2."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+class ResnetBlock(nn.Module):
+    """Norm, swish, 3x3 convolution, twice, around a shortcut (1x1 convolution where the channels change)."""
+
+    features: int
+    groups: int = 32
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Map) -> Map:
+        h = nn.swish(GroupNorm(self.groups, name="norm1")(x))
+        h = conv3(self.features, self.dtype, "conv1")(h)
+        h = nn.swish(GroupNorm(self.groups, name="norm2")(h))
+        h = conv3(self.features, self.dtype, "conv2")(h)
+        if x.shape[-1] != self.features:
+            x = conv1(self.features, self.dtype, "shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual single-head attention of every position of a map to every other; logits scaled by channels^-0.5."""
+
+    groups: int = 32
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Map) -> Map:
+        batch, height, width, channels = x.shape
+        h = GroupNorm(self.groups, name="norm")(x)
+        q, k, v = (
+            conv1(channels, self.dtype, name)(h).reshape(batch, height * width, 1, channels) for name in ("q", "k", "v")
+        )
+        h = attention(q, k, v, FULL).reshape(x.shape)
+        return x + conv1(channels, self.dtype, "out")(h)

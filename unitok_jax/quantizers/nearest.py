@@ -1,0 +1,172 @@
+"""Nearest-row vector quantisation (VQ-VAE): search, straight-through, losses, usage, restarts. Pure functions.
+
+All distances and losses are float32. Draws come from the caller.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from clu import metrics
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+Vectors = Float[Array, "*batch features"]
+Codes = Int[Array, "*batch"]
+Codebook = Float[Array, "codes features"]
+
+
+class Quantized(NamedTuple):
+    """What `quantize` returns.
+
+    Attributes:
+        codes: int32 [...], indices of the nearest rows.
+        latents: float32 [..., C]: the rows in value; gradients pass straight to the input.
+        source: float32 [..., C], what was compared with the rows: the input, normalised under `l2_norm`.
+        rows: float32 [..., C], the rows themselves; gradients pass to the codebook.
+    """
+
+    codes: Codes
+    latents: Vectors
+    source: Vectors
+    rows: Vectors
+
+
+def quantize(latents: Vectors, codebook: Codebook, *, l2_norm: bool = False, chunk: int = 4096) -> Quantized:
+    """Replaces each vector by the nearest row of the codebook, with straight-through gradients.
+
+    Args:
+        latents: [..., C].
+        codebook: [K, C].
+        l2_norm: compare and look up normalised vectors (LlamaGen).
+        chunk: rows compared at once.
+    """
+    source = latents.astype(jnp.float32)
+    if l2_norm:
+        source = normalize(source)
+    rows = normalize(codebook) if l2_norm else codebook.astype(jnp.float32)
+    codes = search(jax.lax.stop_gradient(source), jax.lax.stop_gradient(rows), chunk=chunk)
+    chosen = rows[codes]
+    return Quantized(codes, source + jax.lax.stop_gradient(chosen - source), source, chosen)
+
+
+def lookup(codebook: Codebook, codes: Codes, *, l2_norm: bool = False) -> Vectors:
+    """The rows, float32 [..., C], that codes stand for; normalised under `l2_norm`."""
+    rows = codebook[codes].astype(jnp.float32)
+    return normalize(rows) if l2_norm else rows
+
+
+def normalize(x: Vectors) -> Vectors:
+    """Vectors of unit length, float32; a zero vector stays zero and has a finite gradient."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
+def search(queries: Vectors, rows: Codebook, *, chunk: int = 4096) -> Codes:
+    """Indices of the rows nearest in Euclidean distance; the lowest index wins a tie.
+
+    The codebook is walked in chunks, so that no array larger than [n, chunk] is made and a sharded batch of queries
+    stays where it is.
+
+    Returns:
+        int32 [...].
+    """
+    queries, rows = queries.astype(jnp.float32), rows.astype(jnp.float32)
+    norms = jnp.square(rows).sum(-1)
+    count = len(rows)
+    if count <= chunk:
+        return _distances(queries, rows, norms).argmin(-1).astype(jnp.int32)
+    pad = -count % chunk
+    tiles = jnp.pad(rows, ((0, pad), (0, 0))).reshape(-1, chunk, rows.shape[-1])
+    tile_norms = jnp.pad(norms, (0, pad), constant_values=jnp.inf).reshape(-1, chunk)
+
+    def step(best, tile):
+        start, block, block_norms = tile
+        distances = _distances(queries, block, block_norms)
+        nearest, index = distances.min(-1), distances.argmin(-1).astype(jnp.int32)
+        closer = nearest < best[0]  # strict: an earlier chunk keeps its tie
+        return (jnp.where(closer, nearest, best[0]), jnp.where(closer, index + start, best[1])), None
+
+    starts = jnp.arange(len(tiles), dtype=jnp.int32) * chunk
+    shape = queries.shape[:-1]
+    first = (jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32))
+    return jax.lax.scan(step, first, (starts, tiles, tile_norms))[0][1]
+
+
+def _distances(queries: Vectors, rows: Codebook, norms: Array) -> Array:
+    """Squared distances less the queries' own squared norms, which no comparison between rows needs."""
+    return norms - 2 * jnp.einsum("...c,kc->...k", queries, rows, precision=jax.lax.Precision.HIGHEST)
+
+
+def codebook_loss(q: Quantized) -> Float[Array, "*batch"]:
+    """Squared distance, mean over channels, that moves the rows towards the latents; one number a latent."""
+    return jnp.square(q.rows - jax.lax.stop_gradient(q.source)).mean(-1)
+
+
+def commitment_loss(q: Quantized) -> Float[Array, "*batch"]:
+    """Squared distance, mean over channels, that moves the latents towards their rows; one number a latent.
+
+    LlamaGen trains ``codebook_loss + 0.25 * commitment_loss``; taming's legacy form, which Chameleon keeps, has the
+    weight on the other term: ``0.25 * codebook_loss + commitment_loss``.
+    """
+    return jnp.square(q.source - jax.lax.stop_gradient(q.rows)).mean(-1)
+
+
+def histogram(codes: Codes, size: int) -> Int[Array, "codes"]:
+    """How often each of `size` codes occurs."""
+    return jnp.zeros(size, jnp.int32).at[codes.reshape(-1)].add(1)
+
+
+def usage(counts: Int[Array, "codes"]) -> Float[Array, ""]:
+    """Share of the codes that occur."""
+    return (counts > 0).mean()
+
+
+def perplexity(counts: Int[Array, "codes"]) -> Float[Array, ""]:
+    """Exponential of the entropy of the codes' frequencies: how many codes are in effect in use."""
+    share = counts / jnp.maximum(counts.sum(), 1)
+    return jnp.exp(-jax.scipy.special.xlogy(share, share).sum())
+
+
+@struct.dataclass
+class CodeUsage(metrics.Metric):
+    """`usage` over everything merged."""
+
+    counts: jax.Array
+
+    @classmethod
+    def empty(cls) -> "CodeUsage":
+        return cls(jnp.zeros((), jnp.int32))
+
+    def merge(self, other: "CodeUsage") -> "CodeUsage":
+        return type(self)(self.counts + other.counts)
+
+    def compute(self) -> jax.Array:
+        return usage(self.counts)
+
+
+@struct.dataclass
+class CodePerplexity(CodeUsage):
+    """`perplexity` over everything merged."""
+
+    def compute(self) -> jax.Array:
+        return perplexity(self.counts)
+
+
+def replace_rows(
+    codebook: Codebook, dead: Bool[Array, "codes"], latents: Vectors, picks: Int[Array, "codes"]
+) -> Codebook:
+    """Moves the dead rows onto latents: ``latents[picks]``, all rows alike when all are dead (initialisation).
+
+    Args:
+        codebook: [K, C].
+        dead: rows to move, such as ``histogram(...) == 0`` over the last steps.
+        latents: [..., C], encoder outputs of a batch.
+        picks: which latent each row would take, see `draw_picks`.
+    """
+    return jnp.where(dead[:, None], latents.reshape(-1, latents.shape[-1])[picks].astype(codebook.dtype), codebook)
+
+
+def draw_picks(key: Key[Array, ""], latents: int, size: int) -> Int[Array, "codes"]:
+    """`size` indices below `latents`, without repeats where there are enough."""
+    return jax.random.choice(key, latents, (size,), replace=latents < size)
