@@ -29,9 +29,11 @@ class Decoding:
         text, image: the draws in each mode.
         guidance: classifier-free guidance scale g of ``u + g (c - u)``; 1 runs no unconditional rows.
         max_steps: the most steps of the loop (a step yields one or several positions).
+        grid: (rows, columns) of the codes of an image to be drawn; None is the system's own.
     """
 
     text: Sampling = GREEDY
     image: Sampling = Sampling()
     guidance: float = 1.0
     max_steps: int = 512
+    grid: tuple[int, int] | None = None
