@@ -46,11 +46,26 @@ class Example:
     label: int | None = None
 
 
+REASONS = (
+    "bad JSON line",
+    "file cannot be read",
+    "missing text",
+    "image missing",
+    "image cannot be decoded",
+    "image too large",
+    "pictures do not match the text",
+    "no precomputed codes",
+    "longer than the row",
+    "other",
+)
+"""Why examples are skipped, in the order of the counters in a data iterator's state."""
+
+
 class BadExample(Exception):
     """An example that cannot be used: skipped, counted by `reason`, named in the log, never fatal alone.
 
     Attributes:
-        reason: a short fixed phrase to count by, such as ``image cannot be decoded``.
+        reason: one of `REASONS`; anything else is counted as ``other``.
         detail: what the log adds, such as the file.
     """
 

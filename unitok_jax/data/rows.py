@@ -47,12 +47,14 @@ class RowSpec:
         views: the pictures that a row carries, by name.
         code_view: the view whose pictures may come as precomputed codes instead, or None.
         pack: several examples a row; otherwise one.
+        blocks: the batch has `blocks` (some row of the stage attends both ways somewhere).
     """
 
     length: int
     views: Mapping[str, View] = dataclasses.field(default_factory=dict)
     code_view: str | None = None
     pack: bool = False
+    blocks: bool = False
 
 
 @dataclasses.dataclass

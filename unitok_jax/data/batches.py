@@ -1,0 +1,199 @@
+"""Batches for the rows that one process provides, and the exact state of their streams."""
+
+import dataclasses
+import logging
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int64
+
+from unitok_jax.data import packing, pipeline
+from unitok_jax.data.example import REASONS
+from unitok_jax.data.packing import HostBatch
+from unitok_jax.data.pipeline import Layout
+from unitok_jax.data.row_streams import RowStreams, RowStreamsIterator, Shape, too_many_bad
+from unitok_jax.data.rows import RowSpec
+from unitok_jax.data.settings import DataSettings
+from unitok_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+NAMED = 3  # bad examples of each reason that the log names
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchInfo:
+    """What is known of a batch on the host.
+
+    Attributes:
+        cursors: int64 [rows], the streams' state after this batch.
+        skipped: int64 [rows, reasons], bad examples so far, columns as `REASONS`; carried over restarts with `cursors`.
+        unused: the share of room that padding took, by ``positions`` and view.
+    """
+
+    cursors: Int64[np.ndarray, " rows"]
+    skipped: Int64[np.ndarray, "rows reasons"]
+    unused: dict[str, float]
+
+
+class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
+    """Iterator over ``(batch, info)``; made by `train_batches` or `validation_batches`.
+
+    Attributes:
+        cursors, skipped: the state after the batch handed out last; give both back to continue exactly there.
+        count: how many batches there are; None for an endless stream.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[grain.DatasetIterator],
+        cursors: np.ndarray,
+        skipped: np.ndarray,
+        max_bad_share: float,
+        count: int | None,
+    ):
+        self.cursors, self.skipped, self.count = cursors, skipped, count
+        self._parts, self._max_bad_share, self._made = list(parts), max_bad_share, 0
+        self._named: Counter[str] = Counter()
+        self._close = weakref.finalize(self, _close, self._parts)  # at exit too, while Grain's modules still exist
+
+    def __next__(self) -> tuple[HostBatch, BatchInfo]:
+        if self._made == self.count:
+            self.close()
+            raise StopIteration
+        parts = [next(part) for part in self._parts]
+        self._made += 1
+        self._name_bad(parts)
+        self.cursors, self.skipped = (np.concatenate([part[key] for part in parts]) for key in ("cursors", "skipped"))
+        self._refuse_too_many_bad(parts)
+        batch = _concatenate([part["batch"] for part in parts])
+        return batch, BatchInfo(self.cursors, self.skipped, packing.unused(batch))
+
+    def close(self) -> None:
+        """Ends threads and worker processes."""
+        self._close()
+
+    def _name_bad(self, parts: Sequence[dict[str, Any]]) -> None:
+        for text in (text for part in parts for text in part["bad"]):
+            reason = text.partition(":")[0]
+            self._named[reason] += 1
+            if self._named[reason] <= NAMED:
+                log.warning("skipped an example: %s", text)
+
+    def _refuse_too_many_bad(self, parts: Sequence[dict[str, Any]]) -> None:
+        counts = [part["counts"] for part in parts]
+        for read, skipped in [*counts, np.sum(counts, axis=0)]:
+            if too_many_bad(read, skipped, self._max_bad_share):
+                self.close()
+                by_reason = ", ".join(f"{count} {reason}" for reason, count in self._named.most_common())
+                raise UserError(
+                    f"config.data: {skipped} of {read} examples are bad ({by_reason}), more than "
+                    f"max_bad_share={self._max_bad_share}. Mend the data (the log names some) or raise max_bad_share."
+                )
+
+
+def _close(parts: list[grain.DatasetIterator]) -> None:
+    for part in parts:
+        part.close()
+    parts.clear()
+
+
+def skipped_by_reason(skipped: Int64[np.ndarray, "rows reasons"]) -> dict[str, int]:
+    """Bad examples by reason, those that occurred."""
+    return {reason: int(count) for reason, count in zip(REASONS, skipped.sum(0), strict=True) if count}
+
+
+def train_batches(
+    settings: DataSettings,
+    spec: RowSpec,
+    layout: Layout,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: Sequence[int] | None = None,
+    cursors: np.ndarray | None = None,
+    skipped: np.ndarray | None = None,
+) -> Batches:
+    """The endless, shuffled, mixed stream of `settings.train`.
+
+    Args:
+        settings: `config.data`.
+        spec, layout: the stage's.
+        batch_size: rows of the global batch, B.
+        seed: of order, prompts and augmentation.
+        rows: global rows that this process provides, in the order of its batch; all by default.
+        cursors, skipped: the state of these rows to continue from; the beginning by default.
+
+    Raises:
+        UserError: for a bad config or missing files; later, for too many bad examples.
+    """
+    records = pipeline.open_entries(settings.train, "config.data.train")
+    stream = pipeline.lay_out(pipeline.mixture(records, seed), layout, spec, settings.codes, seed)
+    shape = Shape(spec, settings.codes, batch_size, seed, settings.max_bad_share)
+    return _batches(stream, shape, settings, rows, cursors, skipped, None)
+
+
+def validation_batches(
+    settings: DataSettings,
+    name: str,
+    spec: RowSpec,
+    layout: Layout,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: Sequence[int] | None = None,
+) -> Batches:
+    """Every example of `settings.validation[name]` once, in order, one a row; the end is filled with padding rows.
+
+    One example a row, so that every process knows the number of batches without reading the others' rows.
+    """
+    records = pipeline.open_entries(settings.validation[name], f"config.data.validation.{name}")
+    spec = dataclasses.replace(spec, pack=False)
+    stream = pipeline.lay_out(pipeline.in_order(records), layout, spec, settings.codes, seed)
+    shape = Shape(spec, settings.codes, batch_size, None, settings.max_bad_share)
+    return _batches(stream, shape, settings, rows, None, None, math.ceil(len(stream) / batch_size))
+
+
+def _batches(
+    stream: grain.MapDataset,
+    shape: Shape,
+    settings: DataSettings,
+    rows: Sequence[int] | None,
+    cursors: np.ndarray | None,
+    skipped: np.ndarray | None,
+    count: int | None,
+) -> Batches:
+    rows = np.arange(shape.batch) if rows is None else np.asarray(rows, np.int64)
+    cursors = np.zeros(len(rows), np.int64) if cursors is None else np.asarray(cursors, np.int64)
+    skipped = np.zeros((len(rows), len(REASONS)), np.int64) if skipped is None else np.asarray(skipped, np.int64)
+    pieces = np.array_split(np.arange(len(rows)), max(1, min(settings.workers, len(rows))))
+    parts = []
+    for piece in pieces:
+        streams = RowStreams(stream, shape, tuple(rows[piece].tolist()), cursors[piece], skipped[piece])
+        parts.append(_prefetched(streams, settings))
+    for part in parts:
+        part.start_prefetch()
+    return Batches(parts, cursors, skipped, settings.max_bad_share, count)
+
+
+def _prefetched(streams: RowStreams, settings: DataSettings) -> grain.DatasetIterator:
+    if settings.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read its flags
+        buffered = max(1, settings.prefetch)
+        return iter(streams.mp_prefetch(grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=buffered)))
+    inline = RowStreamsIterator(streams)  # not iter(streams), around which Grain would put a thread
+    return grain.experimental.ThreadPrefetchDatasetIterator(inline, settings.prefetch) if settings.prefetch else inline
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], dict):
+        return {key: _concatenate([part[key] for part in parts]) for key in parts[0]}
+    return np.concatenate(parts)

@@ -1,0 +1,67 @@
+"""Pictures from arrays, encoded bytes or files to RGB arrays."""
+
+import io
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from unitok_jax.data.example import BadExample
+
+MAX_PIXELS = 100_000_000  # more than any camera gives: a larger header is damage or a decompression bomb
+
+
+def decode(value: Any, folder: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """Decodes one picture.
+
+    Args:
+        value: a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], encoded bytes, or a path.
+        folder: what a relative path is relative to.
+
+    Raises:
+        BadExample: if it is missing, too large, truncated or not a picture.
+    """
+    if isinstance(value, np.ndarray):
+        return _rgb(_from_array(value))
+    if isinstance(value, str):
+        return _from_bytes(_read(value, folder), value)
+    if isinstance(value, bytes):
+        return _from_bytes(value, "encoded bytes")
+    raise BadExample("image cannot be decoded", f"{type(value).__name__} is neither array, bytes nor path")
+
+
+def _read(path: str, folder: str | None) -> bytes:
+    file = epath.Path(folder) / path if folder else epath.Path(path)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadExample("image missing", f"{file}: {error.strerror or error}") from None
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or array.shape[2:] in ((3,), (4,))):
+        raise BadExample("image cannot be decoded", f"array {array.dtype} {array.shape}")
+    return Image.fromarray(array)
+
+
+def _from_bytes(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadExample("image too large", f"{name}: {image.width} x {image.height}")
+            return _rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise BadExample("image cannot be decoded", f"{name}: {error}") from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """RGB; what is transparent is laid on white, truncated as UniToken's image reader does."""
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB"))
+    rgba = np.array(image.convert("RGBA"))
+    alpha = rgba[..., 3:] / 255.0
+    return ((1 - alpha) * 255 + alpha * rgba[..., :3]).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""From a config's sources to one stream of laid-out examples, a function of (seed, position) alone."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from unitok_jax.data import packing, sources
+from unitok_jax.data.example import BadExample, Example
+from unitok_jax.data.rows import ExampleRow, RowSpec
+from unitok_jax.data.settings import Entry, read_entry
+from unitok_jax.data.tasks import to_example
+from unitok_jax.errors import UserError
+
+Layout = Callable[[Example, np.random.Generator], ExampleRow]
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A bad example, travelling in the place of its row so that whoever reads the stream can count it."""
+
+    reason: str
+    detail: str
+
+
+class NamedRecords:
+    """A source whose records carry their mixture entry, a name and the task's field names; bad ones are `Skipped`."""
+
+    def __init__(self, source: sources.RecordSource, entry: Entry):
+        self.source, self.entry = source, entry
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> "tuple[Entry, dict[str, Any]] | Skipped":
+        try:
+            record = dict(self.source[index])
+        except BadExample as error:
+            return Skipped(error.reason, error.detail)
+        record.setdefault("id", f"{self.entry.kind}:{index}")
+        record.update({ours: record[theirs] for ours, theirs in self.entry.fields.items() if theirs in record})
+        return self.entry, record
+
+
+class LayOut:
+    """Maps (position in the stream, record) to its row; all its randomness comes from (seed, position)."""
+
+    def __init__(self, layout: Layout, spec: RowSpec, codes: bool, seed: int):
+        self.layout, self.spec, self.codes, self.seed = layout, spec, codes, seed
+
+    def __call__(self, position: int, item: "tuple[Entry, dict[str, Any]] | Skipped") -> ExampleRow | Skipped:
+        if isinstance(item, Skipped):
+            return item
+        entry, record = item
+        rng = np.random.default_rng((self.seed, position))
+        try:
+            row = self.layout(to_example(entry.task, record, entry.prompts, rng), rng)
+            packing.check(row, self.spec, self.codes)
+        except BadExample as error:
+            return Skipped(error.reason, error.detail or str(record["id"]))
+        return row
+
+
+def open_entries(entries: Sequence[Mapping[str, Any]], where: str) -> list[NamedRecords]:
+    """Opens the sources of a config's list.
+
+    Raises:
+        UserError: for an empty list, a bad entry, a missing file or a source without records.
+    """
+    if not entries:
+        raise UserError(f"{where}: no source; give at least one, such as {{'kind': 'digits', 'task': 'caption'}}")
+    opened = []
+    for number, values in enumerate(entries):
+        here = f"{where}[{number}]"
+        entry = read_entry(dict(values), here)
+        source = sources.open_source(entry.kind, entry.options, here)
+        if len(source) == 0:
+            raise UserError(f"{here}: the {entry.kind} source has no record")
+        opened.append(NamedRecords(source, entry))
+    return opened
+
+
+def mixture(records: Sequence[NamedRecords], seed: int) -> grain.MapDataset:
+    """An endless stream: each source shuffled anew every epoch, mixed by weight (exactly, not on average)."""
+    streams = [
+        grain.MapDataset.source(source)
+        .seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+        .shuffle()
+        .repeat(None, reseed_each_epoch=True)
+        for number, source in enumerate(records)
+    ]
+    return grain.MapDataset.mix(streams, [source.entry.weight for source in records])
+
+
+def in_order(records: Sequence[NamedRecords]) -> grain.MapDataset:
+    """Every record once, source after source: a validation set."""
+    return grain.MapDataset.concatenate([grain.MapDataset.source(source) for source in records])
+
+
+def lay_out(stream: grain.MapDataset, layout: Layout, spec: RowSpec, codes: bool, seed: int) -> grain.MapDataset:
+    """Maps a stream of records to a stream of `ExampleRow | Skipped`."""
+    return stream.map_with_index(LayOut(layout, spec, codes, seed))
