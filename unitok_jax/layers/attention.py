@@ -1,0 +1,92 @@
+"""Softmax attention: one function, several backends, chosen by platform and shape.
+
+``xla`` makes the score matrix (short rows, decode steps); ``blockwise`` never holds more of it than one pair of
+blocks (anywhere); ``splash`` and ``cudnn`` are the fused kernels of TPUs and GPUs.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from unitok_jax.errors import UserError
+from unitok_jax.layers.attention_blockwise import blockwise_attention
+from unitok_jax.layers.attention_kernels import cudnn_attention, splash_attention
+from unitok_jax.layers.masks import AttentionMask, allowed
+from unitok_jax.settings import near
+
+BACKENDS = ("xla", "blockwise", "cudnn", "splash")
+MATERIALISE = 1024 * 1024  # scores per head up to which the plain form is used
+LOWEST = -1e30  # finite, so that a row that sees nothing has no NaN in its gradient
+
+
+def attention(
+    q: Float[jax.Array, "B S N H"],
+    k: Float[jax.Array, "B T K H"],
+    v: Float[jax.Array, "B T K H"],
+    mask: AttentionMask,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Float[jax.Array, "B S N H"]:
+    """Softmax attention; head n of the N query heads reads key-value head ``n // (N / K)``.
+
+    Scores and softmax are float32. A query that sees no key gives zeros and takes part in no gradient.
+
+    Args:
+        q, k, v: queries, keys and values; K divides N.
+        mask: which query reads which key.
+        scale: multiplies the scores; ``1 / sqrt(H)`` by default.
+        backend: one of `BACKENDS`, or ``auto``.
+
+    Raises:
+        UserError: for an unknown backend.
+    """
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if backend == "auto":
+        backend = choose_backend(current_platform(), q.shape, k.shape[1], mask, q.dtype)
+    if backend not in _RUN:
+        raise UserError(f"attention backend: no backend {backend!r}.{near(backend, ('auto', *BACKENDS))}")
+    return _RUN[backend](q, k, v, mask, scale)
+
+
+def choose_backend(
+    platform: str, q_shape: tuple[int, ...], kv_len: int, mask: AttentionMask, dtype=jnp.bfloat16
+) -> str:
+    """The backend for queries [B, S, N, H] against `kv_len` keys on ``cpu``, ``gpu`` or ``tpu``."""
+    _, q_len, _, head_dim = q_shape
+    if q_len * kv_len <= MATERIALISE:
+        return "xla"
+    half = dtype in (jnp.bfloat16, jnp.float16)
+    if platform == "gpu" and half and head_dim % 8 == 0 and head_dim <= 128 and q_len % 2 == kv_len % 2 == 0:
+        return "cudnn"
+    ordered = not mask.causal or (mask.in_order and mask.q_blocks is None)
+    if platform == "tpu" and ordered and q_len % 128 == kv_len % 128 == 0:
+        return "splash"
+    return "blockwise"
+
+
+def current_platform() -> str:
+    """The platform being compiled for: that of the mesh in context (it may be an absent TPU), else the default."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    platform = getattr(device, "platform", None) or jax.default_backend()
+    return "gpu" if platform in ("cuda", "rocm") else platform
+
+
+def xla_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
+    """The plain form: scores [B, K, N/K, S, T] in memory."""
+    batch, q_len, heads, head_dim = q.shape
+    k_len, kv_heads = k.shape[1:3]
+    grouped = q.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim)
+    scores = jnp.einsum("bskgh,btkh->bkgst", grouped, k, preferred_element_type=jnp.float32) * scale
+    seen = allowed(mask, q_len, k_len)
+    scores = jnp.where(seen[:, None, None], scores, LOWEST)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    out = jnp.einsum("bkgst,btkh->bskgh", weights, v).reshape(q.shape)
+    if mask.q_segments is None:
+        return out
+    return jnp.where(seen.any(-1)[:, :, None, None], out, 0)
+
+
+_RUN = {"xla": xla_attention, "blockwise": blockwise_attention, "cudnn": cudnn_attention, "splash": splash_attention}

@@ -1,0 +1,62 @@
+"""Feed-forward layers: gated (SwiGLU) and plain."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Float
+
+from unitok_jax.errors import UserError
+from unitok_jax.settings import near
+
+ACTIVATIONS = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "silu": nn.silu,
+    "relu": nn.relu,
+}
+
+
+def activation(name: str):
+    """The activation function called `name`; ``gelu`` is the exact (erf) form.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation: no function {name!r}.{near(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU, ``down(silu(gate(x)) * up(x))``, without biases (arXiv 2002.05202)."""
+
+    hidden: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B D"]:
+        linear = partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        gated = nn.silu(linear(self.hidden, name="gate")(x)) * linear(self.hidden, name="up")(x)
+        return linear(x.shape[-1], name="down")(gated)
+
+
+class MLP(nn.Module):
+    """``fc2(act(fc1(x)))`` with biases.
+
+    Attributes:
+        hidden: width between the two layers.
+        activation: a name in `ACTIVATIONS`.
+        out: width of the result; that of the input by default.
+    """
+
+    hidden: int
+    activation: str = "gelu_tanh"
+    out: int | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B out"]:
+        hidden = activation(self.activation)(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+        return nn.Dense(self.out or x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
