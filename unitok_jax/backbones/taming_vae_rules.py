@@ -1,0 +1,94 @@
+"""Weight rules of `taming_vae`: the names of Chameleon's VQGAN and of LlamaGen's VQ-VAE."""
+
+from unitok_jax.backbones.taming_vae import VAEConfig
+from unitok_jax.weights.rules import Rule, Table
+from unitok_jax.weights.transforms import CONV, SAME, Transform
+
+NORM = (("weight", "scale", SAME), ("bias", "bias", SAME))
+KERNEL = (("weight", "kernel", CONV), ("bias", "bias", SAME))
+Leaves = tuple[tuple[str, str, Transform], ...]
+
+
+def vqgan_table(config: VAEConfig, decoder: bool = True) -> Table:
+    """Rules for Chameleon's ``vqgan.ckpt``; without `decoder`, for the part that Hugging Face Chameleon carries."""
+    rules = [
+        *_ends("encoder"),
+        *_resnet("encoder.down.{i}.block.{j}", "encoder/down_{i}/block_{j}"),
+        *_attention("encoder.down.{i}.attn.{j}", "encoder/down_{i}/attn_{j}"),
+        *_module("encoder.down.{i}.downsample.conv", "encoder/down_{i}/downsample", KERNEL),
+        *_middle("encoder.mid.", ("block_1", "attn_1", "block_2"), "encoder"),
+        *_codes("quantize.embedding.weight"),
+    ]
+    if decoder:
+        rules += [
+            *_ends("decoder"),
+            *_resnet("decoder.up.{i}.block.{j}", "decoder/up_{i}/block_{j}"),
+            *_attention("decoder.up.{i}.attn.{j}", "decoder/up_{i}/attn_{j}"),
+            *_module("decoder.up.{i}.upsample.conv", "decoder/up_{i}/upsample", KERNEL),
+            *_middle("decoder.mid.", ("block_1", "attn_1", "block_2"), "decoder"),
+        ]
+        return Table(tuple(rules), {r"loss\..*": "the training loss's networks; Chameleon's loader drops them too"})
+    return Table(tuple(rules))
+
+
+def llamagen_table(config: VAEConfig) -> Table:
+    """Rules for LlamaGen's VQ models (``vq_ds16_t2i.pt``), whose decoder counts its levels from the lowest up."""
+    rules = [
+        *_ends("encoder"),
+        *_resnet("encoder.conv_blocks.{i}.res.{j}", "encoder/down_{i}/block_{j}"),
+        *_attention("encoder.conv_blocks.{i}.attn.{j}", "encoder/down_{i}/attn_{j}"),
+        *_module("encoder.conv_blocks.{i}.downsample.conv", "encoder/down_{i}/downsample", KERNEL),
+        *_middle("encoder.mid.", ("0", "1", "2"), "encoder"),
+        *_codes("quantize.embedding.weight"),
+        *_ends("decoder"),
+        *_middle("decoder.mid.", ("0", "1", "2"), "decoder"),
+    ]
+    levels = len(config.multipliers)
+    for level in range(levels):
+        upstream, ours = f"decoder.conv_blocks.{levels - 1 - level}.", f"decoder/up_{level}/"
+        rules += _resnet(upstream + "res.{j}", ours + "block_{j}")
+        rules += _attention(upstream + "attn.{j}", ours + "attn_{j}")
+        rules += _module(upstream + "upsample.conv", ours + "upsample", KERNEL)
+    return Table(tuple(rules), {r"quantize\.codebook_used": "a buffer of usage statistics"})
+
+
+def _codes(key: str) -> list[Rule]:
+    return [
+        *_module("quant_conv", "quant_conv", KERNEL),
+        *_module("post_quant_conv", "post_quant_conv", KERNEL),
+        Rule(key, "codebook/embedding"),
+    ]
+
+
+def _ends(side: str) -> list[Rule]:
+    parts = (("conv_in", KERNEL), ("norm_out", NORM), ("conv_out", KERNEL))
+    return [rule for name, leaves in parts for rule in _module(f"{side}.{name}", f"{side}/{name}", leaves)]
+
+
+def _middle(upstream: str, names: tuple[str, str, str], side: str) -> list[Rule]:
+    first, attention, second = (upstream + name for name in names)
+    return [
+        *_resnet(first, f"{side}/mid/block_1"),
+        *_attention(attention, f"{side}/mid/attn_1"),
+        *_resnet(second, f"{side}/mid/block_2"),
+    ]
+
+
+def _resnet(upstream: str, ours: str) -> list[Rule]:
+    parts = (("norm1", "norm1", NORM), ("conv1", "conv1", KERNEL), ("norm2", "norm2", NORM))
+    parts += (("conv2", "conv2", KERNEL), ("nin_shortcut", "shortcut", KERNEL))
+    return [
+        rule for theirs, name, leaves in parts for rule in _module(f"{upstream}.{theirs}", f"{ours}/{name}", leaves)
+    ]
+
+
+def _attention(upstream: str, ours: str) -> list[Rule]:
+    parts = (("norm", "norm", NORM), ("q", "q", KERNEL), ("k", "k", KERNEL), ("v", "v", KERNEL))
+    parts += (("proj_out", "out", KERNEL),)
+    return [
+        rule for theirs, name, leaves in parts for rule in _module(f"{upstream}.{theirs}", f"{ours}/{name}", leaves)
+    ]
+
+
+def _module(upstream: str, ours: str, leaves: Leaves) -> list[Rule]:
+    return [Rule(f"{upstream}.{theirs}", f"{ours}/{leaf}", transform) for theirs, leaf, transform in leaves]

@@ -1,0 +1,291 @@
+"""Tables that pair the tensors of a published checkpoint with our parameters, read alike by import and export.
+
+A `Rule` is a pair of templates::
+
+    Rule("model.layers.{i}.self_attn.q_proj.weight", "layers/span_{i}/attention/q/kernel", HEADS_IN)
+
+``{name}`` stands for a number. ``span_{i}`` in a path stands for every span ``span_a_b`` of a layer stack: layer i
+upstream is slice ``i - a`` along the leaf's leading axis. So one rule covers all layers, wherever the config cuts.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unitok_jax.errors import UserError
+from unitok_jax.weights.transforms import SAME, Shape, Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class One:
+    """One upstream tensor is one of ours (or one layer's slice of it)."""
+
+    def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        return tuple(shapes)
+
+    def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
+        return list(tensors)
+
+    def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
+        return tensors[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tie:
+    """Several upstream tensors are copies of one of ours: import wants them equal, export writes them all."""
+
+    def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        return tuple(shapes) * keys
+
+    def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
+        if not all(np.array_equal(tensors[0], other) for other in tensors[1:]):
+            raise UserError("tied tensors differ; set the config's tying to off to load them apart")
+        return [tensors[0]]
+
+    def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
+        return tensors[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fuse:
+    """Several upstream tensors, joined along `axis` upstream, are one of ours; `sizes` unless they are equal."""
+
+    axis: int = 0
+    sizes: tuple[int, ...] | None = None
+
+    def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        sizes = self.sizes or (shapes[0][self.axis] // keys,) * keys
+        return tuple(_with(shapes[0], self.axis, size) for size in sizes)
+
+    def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
+        return [np.concatenate(tensors, self.axis)]
+
+    def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
+        shapes = self.upstream_shapes(keys, [tensors[0].shape])
+        start = sum(shape[self.axis] for shape in shapes[:number])
+        return _cut(tensors[0], self.axis, start, shapes[number][self.axis])
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One upstream tensor, cut along `axis` upstream, is several of ours (a fused q, k, v projection)."""
+
+    axis: int = 0
+
+    def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        return (_with(shapes[0], self.axis, sum(shape[self.axis] for shape in shapes)),)
+
+    def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
+        ends = np.cumsum([shape[self.axis] for shape in shapes])
+        pairs = zip(ends, shapes, strict=True)
+        return [_cut(tensors[0], self.axis, end - shape[self.axis], shape[self.axis]) for end, shape in pairs]
+
+    def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
+        return np.concatenate(tensors, self.axis)
+
+
+Kind = One | Tie | Fuse | Split
+Names = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One line of a table.
+
+    Attributes:
+        upstream: key template, or several (`Tie`, `Fuse`).
+        path: our path template, or several (`Split`).
+        transform: from the upstream layout to ours, the same for every tensor of the rule.
+        kind: how the tensors on both sides correspond.
+        also: other upstream layouts that import takes as well; export writes `transform`'s.
+    """
+
+    upstream: Names
+    path: Names
+    transform: Transform = SAME
+    kind: Kind = One()
+    also: tuple[Transform, ...] = ()
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def key_shapes(self, transform: Transform, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """The shapes upstream of tensors that have `shapes` here."""
+        return self.kind.upstream_shapes(len(self.upstreams), [transform.upstream_shape(s) for s in shapes])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rules of one published artefact.
+
+    Attributes:
+        rules: its lines.
+        ignored: regexes of upstream keys that are neither read nor written, each with the reason.
+        aliases: key prefixes that import reads as others, ``(("vision_model.", ""),)``; export writes the latter.
+    """
+
+    rules: tuple[Rule, ...]
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def __add__(self, other: "Table") -> "Table":
+        return Table(self.rules + other.rules, {**self.ignored, **other.ignored}, self.aliases + other.aliases)
+
+    def under(self, upstream: str, path: str) -> "Table":
+        """The same table for tensors that lie below the key prefix `upstream` and the path prefix `path`."""
+        return Table(
+            tuple(
+                dataclasses.replace(
+                    rule,
+                    upstream=tuple(upstream + key for key in rule.upstreams),
+                    path=tuple(path + p for p in rule.paths),
+                )
+                for rule in self.rules
+            ),
+            {re.escape(upstream) + regex: reason for regex, reason in self.ignored.items()},
+            tuple((upstream + old, upstream + new) for old, new in self.aliases),
+        )
+
+    def only(self, *parts: str) -> "Table":
+        """The table for some parts alone (first level of the paths); the keys of the others are passed over."""
+        inside = [rule for rule in self.rules if rule.paths[0].split("/")[0] in parts]
+        others = [rule for rule in self.rules if rule not in inside]
+        unasked = {key_regex(key): "of a part that was not asked for" for rule in others for key in rule.upstreams}
+        return Table(tuple(inside), {**self.ignored, **unasked}, self.aliases)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the system's parameters that the table speaks of."""
+        return tuple(dict.fromkeys(rule.paths[0].split("/")[0] for rule in self.rules))
+
+    def canonical(self, key: str) -> str:
+        """The name that the rules know an upstream key by."""
+        for old, new in self.aliases:
+            if key.startswith(old):
+                return new + key.removeprefix(old)
+        return key
+
+    def ignores(self, key: str) -> bool:
+        return any(re.fullmatch(regex, key) for regex in self.ignored)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A leaf of ours, or one layer's slice of it."""
+
+    path: str
+    index: int | None
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A rule with its placeholders filled in: these upstream keys are these slots."""
+
+    rule: Rule
+    keys: tuple[str, ...]
+    slots: tuple[Slot, ...]
+
+    def key_shapes(self, transform: Transform | None = None) -> tuple[Shape, ...]:
+        return self.rule.key_shapes(transform or self.rule.transform, [slot.shape for slot in self.slots])
+
+
+def links(table: Table, shapes: Mapping[str, Shape]) -> tuple[Link, ...]:
+    """Fills the table's templates for the parameters at hand.
+
+    Args:
+        table: the artefact's rules.
+        shapes: of every parameter by path; the spans are read off the paths.
+
+    Raises:
+        UserError: for a parameter that no rule, or more than one, covers, or a key that two rules give.
+    """
+    found = tuple(link for rule in table.rules for link in _links_of(rule, shapes))
+    owner: dict[tuple[str, int | None] | str, Rule] = {}
+    for link in found:
+        for claim in (*link.keys, *((slot.path, slot.index) for slot in link.slots)):
+            if claim in owner:
+                name = claim if isinstance(claim, str) else claim[0]
+                raise UserError(f"{name}: matched by two rules, {owner[claim].upstream} and {link.rule.upstream}")
+            owner[claim] = link.rule
+    covered = {slot.path for link in found for slot in link.slots}
+    for path in shapes:
+        if path not in covered:
+            raise UserError(f"parameter {path} {shapes[path]}: no rule of the table covers it")
+    return found
+
+
+def _links_of(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[Link]:
+    pattern = re.compile(_path_regex(rule.paths[0]))
+    for path in shapes:
+        match = pattern.fullmatch(path)
+        if not match:
+            continue
+        spans = sorted({name[:-3] for name in match.groupdict() if name.endswith("__a")})
+        values = {name: text for name, text in match.groupdict().items() if not name.endswith(("__a", "__b"))}
+        if not spans:
+            yield _link(rule, values, {}, None, shapes)
+            continue
+        first, last = int(match[f"{spans[0]}__a"]), int(match[f"{spans[0]}__b"])
+        for layer in range(first, last):
+            ours = {spans[0]: f"{first}_{last}"}
+            yield _link(rule, {**values, spans[0]: str(layer)}, ours, layer - first, shapes)
+
+
+def _link(
+    rule: Rule, values: dict[str, str], spans: dict[str, str], index: int | None, shapes: Mapping[str, Shape]
+) -> Link:
+    slots = []
+    for template in rule.paths:
+        path = template.format(**{**values, **spans})
+        if path not in shapes:
+            raise UserError(f"parameter {path}: the rule for {rule.upstream} needs it, and the model has none")
+        slots.append(Slot(path, index, tuple(shapes[path][0 if index is None else 1 :])))
+    return Link(rule, tuple(key.format(**values) for key in rule.upstreams), tuple(slots))
+
+
+def key_regex(template: str) -> str:
+    """The regex of the keys that a template stands for."""
+    return _regex(template, lambda name: rf"(?P<{name}>\d+)")
+
+
+def _path_regex(template: str) -> str:
+    spanned = re.sub(r"span_\{(\w+)\}", r"{SPAN\1}", template)
+
+    def group(name: str) -> str:
+        if name.startswith("SPAN"):
+            return rf"span_(?P<{name[4:]}__a>\d+)_(?P<{name[4:]}__b>\d+)"
+        return rf"(?P<{name}>\d+)"
+
+    return _regex(spanned, group)
+
+
+def _regex(template: str, group: Any) -> str:
+    seen: set[str] = set()
+    out = []
+    for text in re.split(r"(\{\w+\})", template):
+        name = text[1:-1]
+        if not text.startswith("{"):
+            out.append(re.escape(text))
+        elif name in seen:
+            out.append(f"(?P={name})")
+        else:
+            seen.add(name)
+            out.append(group(name))
+    return "".join(out)
+
+
+def _with(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def _cut(x: Any, axis: int, start: int, size: int) -> Any:
+    return x[(*(slice(None),) * axis, slice(start, start + size))]

@@ -1,0 +1,188 @@
+"""Import and export: the two ways to read one table of rules, tensor by tensor, with no model held twice."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from unitok_jax.errors import UserError
+from unitok_jax.weights.rules import Link, Table, links
+from unitok_jax.weights.source import Source
+from unitok_jax.weights.transforms import Shape, Transform
+
+Place = Callable[[str, np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """One link with what it finds upstream: the keys as the source spells them and the layout they have there."""
+
+    link: Link
+    keys: tuple[str, ...]
+    transform: Transform
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters as ``{"lm/head/kernel": leaf}``."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
+    """Shapes of nested parameters (arrays or `jax.ShapeDtypeStruct`) by path."""
+    return {path: tuple(leaf.shape) for path, leaf in flat(tree).items()}
+
+
+def upstream_shapes(table: Table, abstract: Mapping[str, Any]) -> dict[str, Shape]:
+    """Names and shapes of the checkpoint that parameters of these shapes are exported to."""
+    found = links(table, shapes_of(abstract))
+    return {key: shape for link in found for key, shape in zip(link.keys, link.key_shapes(), strict=True)}
+
+
+def plan(table: Table, upstream: Mapping[str, Shape], abstract: Mapping[str, Any]) -> tuple[Read, ...]:
+    """Pairs every upstream tensor with parameters, on shapes alone.
+
+    Args:
+        table: the artefact's rules.
+        upstream: shapes by key, as found.
+        abstract: the parameters to fill, nested; only shapes are looked at.
+
+    Raises:
+        UserError: naming the first key or parameter that is missing, left over, matched twice or of another shape.
+    """
+    names = _spelled(table, upstream)
+    reads = tuple(_read(link, names, upstream) for link in links(table, shapes_of(abstract)))
+    used = {key for read in reads for key in read.keys}
+    for key in upstream:
+        if key not in used and not table.ignores(table.canonical(key)):
+            wanted = [key for read in reads for key in read.link.keys]
+            raise UserError(f"{key} {upstream[key]}: no parameter takes this tensor{_nearest(key, wanted)}")
+    return reads
+
+
+def import_tree(
+    table: Table, source: Source, abstract: Mapping[str, Any], place: Place = lambda path, leaf: leaf
+) -> dict[str, Any]:
+    """Reads parameters from a checkpoint.
+
+    Args:
+        table: the artefact's rules.
+        source: where the tensors lie; each is read when its turn comes.
+        abstract: nested `jax.ShapeDtypeStruct` (or arrays) of the parameters. Their dtypes are the ones loaded to.
+        place: called with the path and the finished host array of each leaf; what it returns (say, the array put on
+            the devices) goes into the tree, so that the host holds one leaf at a time.
+
+    Raises:
+        UserError: see `plan`; also for tied tensors that differ.
+    """
+    reads = plan(table, {key: source.shape(key) for key in tuple(source.keys())}, abstract)
+    fillers: dict[str, list[tuple[Read, int]]] = {}
+    for read in reads:
+        for number, slot in enumerate(read.link.slots):
+            fillers.setdefault(slot.path, []).append((read, number))
+    out = {path: place(path, _fill(spec, fillers[path], source)) for path, spec in flat(abstract).items()}
+    return traverse_util.unflatten_dict(out, sep="/")
+
+
+class Exported:
+    """Parameters seen as an upstream checkpoint: a `Source` that converts a tensor when it is read."""
+
+    def __init__(self, table: Table, params: Mapping[str, Any], dtype: Any = None):
+        self._leaves = flat(params)
+        self._dtype = dtype
+        self._links = {key: (link, i) for link in links(table, shapes_of(params)) for i, key in enumerate(link.keys)}
+
+    def keys(self) -> Iterable[str]:
+        return self._links.keys()
+
+    def shape(self, key: str) -> Shape:
+        link, number = self._links[key]
+        return link.key_shapes()[number]
+
+    def dtype(self, key: str) -> np.dtype:
+        link, _ = self._links[key]
+        return np.dtype(self._dtype or self._leaves[link.slots[0].path].dtype)
+
+    def read(self, key: str) -> np.ndarray:
+        link, number = self._links[key]
+        tensors = [self._upstream(link, slot.path, slot.index, key) for slot in link.slots]
+        return link.rule.kind.part(tensors, number, len(link.keys)).astype(self.dtype(key), copy=False)
+
+    def _upstream(self, link: Link, path: str, index: int | None, key: str) -> np.ndarray:
+        leaf = self._leaves[path]
+        try:
+            return link.rule.transform.to_upstream(np.asarray(leaf if index is None else leaf[index]))
+        except UserError as error:
+            raise UserError(f"{path} -> {key}: {error}") from None
+
+
+def export_tree(table: Table, params: Mapping[str, Any], dtype: Any = None) -> Source:
+    """Parameters as the upstream checkpoint, for a container's writer.
+
+    Args:
+        table: the artefact's rules.
+        params: nested arrays; only the leaf (or layer) being written is brought to the host.
+        dtype: of the tensors written; by default each leaf's own.
+
+    Raises:
+        UserError: for a parameter that the table does not cover.
+    """
+    return Exported(table, params, dtype)
+
+
+def _fill(spec: Any, fillers: list[tuple[Read, int]], source: Source) -> np.ndarray:
+    out = np.empty(spec.shape, spec.dtype)
+    for read, number in fillers:
+        slot = read.link.slots[number]
+        out[... if slot.index is None else slot.index] = _ours(read, number, source)
+    return out
+
+
+def _ours(read: Read, number: int, source: Source) -> np.ndarray:
+    """One slot's values; the sides of a `Split` read their upstream tensor once each."""
+    link, transform = read.link, read.transform
+    tensors = [source.read(key) for key in read.keys]
+    try:
+        parts = link.rule.kind.join(tensors, [transform.upstream_shape(slot.shape) for slot in link.slots])
+        return transform.to_ours(parts[number], link.slots[number].shape)
+    except UserError as error:
+        raise UserError(f"{' = '.join(read.keys)}: {error}") from None
+
+
+def _spelled(table: Table, upstream: Iterable[str]) -> dict[str, str]:
+    """The rules' name of each key -> the key as the source spells it."""
+    names: dict[str, str] = {}
+    for key in upstream:
+        name = table.canonical(key)
+        if name in names:
+            raise UserError(f"{key}: the checkpoint holds it twice, also as {names[name]}")
+        names[name] = key
+    return names
+
+
+def _read(link: Link, names: Mapping[str, str], upstream: Mapping[str, Shape]) -> Read:
+    for key, shape in zip(link.keys, link.key_shapes(), strict=True):
+        if key not in names:
+            raise UserError(f"{key} {shape}: missing in the checkpoint{_nearest(key, names)}")
+    keys = tuple(names[key] for key in link.keys)
+    found = tuple(tuple(upstream[key]) for key in keys)
+    for transform in (link.rule.transform, *link.rule.also):
+        if link.key_shapes(transform) == found:
+            return Read(link, keys, transform)
+    for key, shape, wanted in zip(keys, found, link.key_shapes(), strict=True):
+        if shape != wanted:
+            raise UserError(f"{key}: has shape {shape}, the config's {link.slots[0].path} needs {wanted}")
+    raise AssertionError("shapes differ, but no shape differs")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
+    return f"; the nearest that is there: {close[0]}" if close else ""
+
+
+def abstract_of(tree: Any) -> Any:
+    """Shapes and dtypes of a tree of arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)

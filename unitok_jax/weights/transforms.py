@@ -1,0 +1,188 @@
+"""Invertible changes of layout between an upstream tensor and ours, on numpy arrays or anything that acts like one.
+
+A transform knows the upstream shape that belongs to a shape of ours, so that a table of rules can be checked on
+shapes alone. `to_ours` takes the shape to arrive at; `to_upstream` inverts it. Both give views where numpy can.
+"""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from unitok_jax.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+class Transform(Protocol):
+    """What a rule does to a tensor on its way in, and undoes on its way out."""
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        """The shape upstream of what has `shape` here."""
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        """An upstream tensor of shape ``upstream_shape(shape)``, as ours."""
+
+    def to_upstream(self, x: Any) -> Any:
+        """Ours, as the upstream tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transpose:
+    """Permuted axes: axis i of ours is axis ``axes[i]`` upstream."""
+
+    axes: tuple[int, ...]
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return tuple(shape[i] for i in np.argsort(self.axes))
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return x.transpose(self.axes)
+
+    def to_upstream(self, x: Any) -> Any:
+        return x.transpose(tuple(int(i) for i in np.argsort(self.axes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """Upstream keeps our axes ``axis`` and ``axis + 1`` as one, the first varying slowest."""
+
+    axis: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        i = self.axis
+        return (*shape[:i], math.prod(shape[i : i + 2]), *shape[i + 2 :])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return x.reshape(shape)
+
+    def to_upstream(self, x: Any) -> Any:
+        return x.reshape(self.upstream_shape(x.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsqueeze:
+    """Upstream has axes of length one that we do not keep, at `axes` (counted upstream, ascending)."""
+
+    axes: tuple[int, ...]
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        for axis in self.axes:
+            shape = (*shape[:axis], 1, *shape[axis:])
+        return shape
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return x.reshape(shape)
+
+    def to_upstream(self, x: Any) -> Any:
+        return x.reshape(self.upstream_shape(x.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad:
+    """Upstream has `size` entries along `axis`; we hold more (a vocabulary padded for the mesh), the rest zeros."""
+
+    axis: int
+    size: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (*shape[: self.axis], self.size, *shape[self.axis + 1 :])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        if tuple(x.shape) == shape:
+            return x
+        out = np.zeros(shape, x.dtype)
+        out[self._kept(shape)] = x
+        return out
+
+    def to_upstream(self, x: Any) -> Any:
+        return x[self._kept(x.shape)]
+
+    def _kept(self, shape: Shape) -> tuple[slice, ...]:
+        return (*(slice(None),) * self.axis, slice(self.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Expand:
+    """Upstream has `rows` rows along the first axis; each stands for a run of equal rows of ours."""
+
+    rows: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (self.rows, *shape[1:])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return np.repeat(x, shape[0] // self.rows, axis=0)
+
+    def to_upstream(self, x: Any) -> Any:
+        return _first_of_equal_rows(x, self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """Upstream has `rows` rows along the first axis, in runs of equal ones; we keep one row of each run."""
+
+    rows: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (self.rows, *shape[1:])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return _first_of_equal_rows(x, shape[0])
+
+    def to_upstream(self, x: Any) -> Any:
+        return np.repeat(x, self.rows // x.shape[0], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Several transforms; the first is the nearest to upstream."""
+
+    steps: tuple[Transform, ...]
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        for step in reversed(self.steps):
+            shape = step.upstream_shape(shape)
+        return shape
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        shapes = [shape]
+        for step in self.steps[:0:-1]:
+            shapes.append(step.upstream_shape(shapes[-1]))
+        for step, after in zip(self.steps, reversed(shapes), strict=False):
+            x = step.to_ours(x, after)
+        return x
+
+    def to_upstream(self, x: Any) -> Any:
+        for step in reversed(self.steps):
+            x = step.to_upstream(x)
+        return x
+
+
+def _first_of_equal_rows(x: Any, rows: int) -> Any:
+    runs = np.asarray(x).reshape(rows, -1, *x.shape[1:])
+    if not (runs == runs[:, :1]).all():
+        raise UserError(
+            f"{x.shape[0]} rows do not reduce to {rows}: rows of one run differ; "
+            f"keep one row a head in the config (norm rows {x.shape[0]})"
+        )
+    return runs[:, 0]
+
+
+SAME = Chain(())
+LINEAR = Transpose((1, 0))  # [out, in] -> [in, out]
+CONV = Transpose((2, 3, 1, 0))  # OIHW -> HWIO
+HEADS_IN = Chain((LINEAR, Merge(1)))  # [N*H, D] -> [D, N, H]
+HEADS_OUT = Chain((LINEAR, Merge(0)))  # [D, N*H] -> [N, H, D]
+HEADS_BIAS = Merge(0)  # [N*H] -> [N, H]
+
+
+def vocabulary(size: int) -> Transform:
+    """An embedding table: upstream [size, D], ours [padded, D]."""
+    return Pad(0, size)
+
+
+def vocabulary_head(size: int) -> Transform:
+    """An output head: upstream [size, D], ours [D, padded]."""
+    return Chain((LINEAR, Pad(1, size)))
