@@ -31,6 +31,11 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.flatten_dict(tree, sep="/")
 
 
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`."""
+    return traverse_util.unflatten_dict(leaves, sep="/")
+
+
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
     """Shapes of nested parameters (arrays or `jax.ShapeDtypeStruct`) by path."""
     return {path: tuple(leaf.shape) for path, leaf in flat(tree).items()}
@@ -84,7 +89,7 @@ def import_tree(
         for number, slot in enumerate(read.link.slots):
             fillers.setdefault(slot.path, []).append((read, number))
     out = {path: place(path, _fill(spec, fillers[path], source)) for path, spec in flat(abstract).items()}
-    return traverse_util.unflatten_dict(out, sep="/")
+    return nested(out)
 
 
 class Exported:
