@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Int
 
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import Keys, step_keys
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Emission, Params, System
+from unitok_jax.systems.pixels import float_pixels
 
 
 @struct.dataclass
@@ -58,7 +60,7 @@ def prefill(system: System, params: Params, batch: Batch, keys: Keys, decoding: 
         keys: [B], one a sample.
         decoding: how to draw, and for how many steps there is to be room.
     """
-    embeds = system.embed(params, batch)
+    embeds = system.embed(params, float_pixels(batch))
     valid = (batch["segments"] > 0).sum(axis=1).astype(jnp.int32)
     state = system.decode_init(params, batch, decoding)
     last = jax.ShapeDtypeStruct((embeds.shape[0], embeds.shape[-1]), embeds.dtype)
@@ -141,5 +143,12 @@ def stream(
 
 def written(decode: Decode) -> list[np.ndarray]:
     """Each sample's ids on the host, int32 [length]."""
-    ids, lengths = jax.device_get((decode.ids, decode.lengths))
+    ids, lengths = to_host(decode.ids), to_host(decode.lengths)
     return [np.array(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """The whole array on every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)

@@ -110,11 +110,13 @@ class System(Protocol):
         stages: by name, a function from the stage's options (a mapping) to the stage.
         artefacts: by name (``unitoken``, ``vqgan``, ...), the weight rules of a published checkpoint.
         sharding: (regex, trailing axes) rules for every parameter path of the system.
+        codebook_size: how many values a visual code takes.
     """
 
     stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]]
     artefacts: Mapping[str, Any]
     sharding: tuple[tuple[str, tuple[str | None, ...]], ...]
+    codebook_size: int
 
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Reads pictures, ``{view: float [batch, images, H, W, 3] in [-1, 1]}``."""

@@ -1,0 +1,230 @@
+"""A model to be used: captions, answers, drawings, reconstructions, in batches."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from unitok_jax.data.example import IMAGE, Example, Task, Turn
+from unitok_jax.data.rows import ExampleRow
+from unitok_jax.errors import UserError
+from unitok_jax.inference import decode as loop
+from unitok_jax.inference.prompts import bucket, prompt_batch
+from unitok_jax.inference.settings import InferenceSettings
+from unitok_jax.sampling.draw import sample_keys
+from unitok_jax.sampling.guidance import rows_per_sample
+from unitok_jax.sampling.settings import Decoding
+from unitok_jax.systems.base import Batch, Params, System, VisualTokens
+from unitok_jax.systems.pixels import to_float, to_uint8
+
+Progress = Callable[[int, int], None]  # (done, total) samples
+Images = Sequence[np.ndarray] | np.ndarray  # uint8 [H, W, 3] each
+T, R = TypeVar("T"), TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the model wrote: text, and the codes [rows, columns] of the images that it drew."""
+
+    text: str
+    images: list[np.ndarray]
+
+
+class Pipeline:
+    """A system with its parameters.
+
+    Every method takes a list of any length, works in batches of `settings.batch_size`, and calls `progress`, if
+    given, with (done, total) after each. A sample's result depends on its own input and seed alone.
+
+    Args:
+        system: the model.
+        params: its parameters, on one device or sharded over many.
+        settings: how to decode unless the call says otherwise.
+        progress: told how far a call has come.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        params: Params,
+        settings: InferenceSettings | None = None,
+        progress: Progress | None = None,
+    ):
+        self.system, self.params = system, params
+        self.settings = settings or InferenceSettings()
+        self.progress = progress
+        self._encode = jax.jit(lambda params, pixels: system.encode_image(params, jax.tree.map(to_float, pixels)))
+        self._decode = jax.jit(system.decode_image)
+        self._code_views: dict[tuple[str, tuple[int, ...]], bool] = {}
+
+    @property
+    def codebook_size(self) -> int:
+        """How many values a visual code takes."""
+        return self.system.codebook_size
+
+    def caption(self, images: Images, *, feature_images: Images | None = None) -> list[str]:
+        """Describes each image.
+
+        Args:
+            images: uint8 [H, W, 3] each.
+            feature_images: what the views that give features see in the place of `images`: for finding out which
+                visual stream the model leans on.
+        """
+        return self._about(images, [self.settings.prompt("caption")] * len(images), feature_images)
+
+    def ask(self, images: Images, questions: Sequence[str], *, feature_images: Images | None = None) -> list[str]:
+        """Answers one question about each image.
+
+        Raises:
+            UserError: unless there are as many questions as images.
+        """
+        if len(images) != len(questions):
+            raise UserError(f"{len(images)} images but {len(questions)} questions; give one question for each image")
+        template = self.settings.prompt("question")
+        return self._about(images, [template.replace("{question}", q) for q in questions], feature_images)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int] | int = 0,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """Draws one image for each prompt.
+
+        Args:
+            prompts: what to draw; the settings' prompt for generation stands around it.
+            seeds: one a prompt, or the first of consecutive ones.
+            guidance, temperature, grid: in the place of the settings' own; `grid` is (rows, columns) of codes.
+
+        Raises:
+            UserError: if an image was not finished within the settings' `max_steps`.
+        """
+        template = self.settings.prompt("generate")
+        turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
+        examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
+        decoding = _override(self.settings.draw, guidance, temperature, grid)
+        answers = self.answer(examples, decoding, seeds)
+        unfinished = [example.id for example, answer in zip(examples, answers, strict=True) if not answer.images]
+        if unfinished:
+            raise UserError(
+                f"{unfinished[0]}: no whole image within max_steps={decoding.max_steps} of the decode; raise it"
+            )
+        return self.decode(np.stack([answer.images[0] for answer in answers]))
+
+    def answer(
+        self, examples: Sequence[Example], decoding: Decoding | None = None, seeds: Sequence[int] | int = 0
+    ) -> list[Answer]:
+        """Writes the last assistant turn of each example: text, images or both."""
+        asked = list(zip(examples, examples, _seeds(seeds, len(examples)), strict=True))
+        return self._in_batches(asked, functools.partial(self._answers, decoding or self.settings.read))
+
+    def stream(self, example: Example, decoding: Decoding, seed: int = 0, chunk: int = 16) -> Iterator[np.ndarray]:
+        """The ids of one example's answer so far, `chunk` steps at a time; `System.read` makes sense of them."""
+        batch = self._batch([example], [self.system.prompt(example)], decoding)
+        for ids in loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk):
+            yield ids[0]
+
+    def encode(self, images: Images) -> VisualTokens:
+        """Codes [N, 1, n] and features [N, 1, n, C] of images, each where the system has them, as numpy arrays."""
+        return self._encoded(images, code_views_alone=False)
+
+    def decode(self, codes: Int[np.ndarray, "N rows columns *depth"]) -> UInt8[np.ndarray, "N H W 3"]:
+        """Images from codes."""
+
+        def work(part: Sequence[np.ndarray]) -> np.ndarray:
+            return to_uint8(loop.to_host(self._decode(self.params, np.stack(part))))
+
+        return np.stack(self._in_batches(codes, work))
+
+    def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
+        """Images through their codes and back."""
+        tokens = self._encoded(images, code_views_alone=True)
+        grid = tokens.grid or tokens.codes.shape[2:3]
+        return self.decode(tokens.codes.reshape(len(images), *grid, *tokens.codes.shape[3:]))
+
+    def _about(self, images: Images, questions: Sequence[str], feature_images: Images | None) -> list[str]:
+        examples = list(map(_question, range(len(images)), images, questions))
+        featured = examples
+        if feature_images is not None:
+            featured = [dataclasses.replace(e, images=(f,)) for e, f in zip(examples, feature_images, strict=True)]
+        asked = list(zip(examples, featured, _seeds(0, len(examples)), strict=True))
+        answers = self._in_batches(asked, functools.partial(self._answers, self.settings.read))
+        return [answer.text for answer in answers]
+
+    def _answers(self, decoding: Decoding, asked: Sequence[tuple[Example, Example, int]]) -> list[Answer]:
+        """Decodes one batch of (example, the example whose features are seen, seed)."""
+        examples, featured, seeds = zip(*asked, strict=True)
+        batch = self._batch(examples, list(map(self._prompt, examples, featured)), decoding)
+        done = loop.decode(self.system, self.params, batch, sample_keys(np.array(seeds)), decoding)
+        return [Answer(*self.system.read(ids)) for ids in loop.written(done)]
+
+    def _prompt(self, example: Example, featured: Example) -> ExampleRow:
+        row = self.system.prompt(example)
+        if featured is example:
+            return row
+        other = self.system.prompt(featured).views
+        views = {name: p if self._gives_codes(name, p) else other[name] for name, p in row.views.items()}
+        return dataclasses.replace(row, views=views)
+
+    def _batch(self, examples: Sequence[Example], rows: Sequence[ExampleRow], decoding: Decoding) -> Batch:
+        guided = rows_per_sample(decoding) == 2
+        return prompt_batch([*rows, *map(self.system.unconditional, examples)] if guided else rows)
+
+    def _encoded(self, images: Images, code_views_alone: bool) -> VisualTokens:
+        def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
+            tokens = self._encode(self.params, self._pixels(part, code_views_alone))
+            tokens = jax.tree.map(loop.to_host, tokens)
+            return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(part))]
+
+        return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
+
+    def _pixels(self, images: Sequence[np.ndarray], code_views_alone: bool) -> dict[str, np.ndarray]:
+        """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
+        seen = [self.system.views(image) for image in images]
+        names = [name for name in seen[0] if not code_views_alone or self._gives_codes(name, seen[0][name])]
+        return {name: np.stack([np.stack(views[name]) for views in seen]) for name in names}
+
+    def _gives_codes(self, view: str, pictures: Sequence[np.ndarray]) -> bool:
+        shape = (1, len(pictures), *pictures[0].shape)
+        if (view, shape) not in self._code_views:
+            pixels = {view: jax.ShapeDtypeStruct(shape, np.float32)}
+            tokens = jax.eval_shape(self.system.encode_image, self.params, pixels)
+            self._code_views[view, shape] = tokens.codes is not None
+        return self._code_views[view, shape]
+
+    def _in_batches(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+        """Runs `work` on batches of one size, the last filled up with its last item, whose results are dropped."""
+        size, results = min(self.settings.batch_size, bucket(len(items))), []
+        for start in range(0, len(items), size):
+            part = list(items[start : start + size])
+            results += list(work(part + [part[-1]] * (size - len(part))))[: len(part)]
+            if self.progress:
+                self.progress(len(results), len(items))
+        return results
+
+
+def _question(index: int, image: np.ndarray, question: str) -> Example:
+    text = question if IMAGE in question else IMAGE + question
+    return Example(f"image {index}", (Turn("user", text),), (image,), Task.UNDERSTANDING)
+
+
+def _seeds(seeds: Sequence[int] | int, count: int) -> Sequence[int]:
+    seeds = range(seeds, seeds + count) if isinstance(seeds, int) else seeds
+    if len(seeds) != count:
+        raise UserError(f"{len(seeds)} seeds for {count} samples; give one each, or the first of consecutive ones")
+    return seeds
+
+
+def _override(
+    decoding: Decoding, guidance: float | None, temperature: float | None, grid: tuple[int, int] | None
+) -> Decoding:
+    image = decoding.image if temperature is None else dataclasses.replace(decoding.image, temperature=temperature)
+    guidance = decoding.guidance if guidance is None else guidance
+    return dataclasses.replace(decoding, image=image, guidance=guidance, grid=grid or decoding.grid)
