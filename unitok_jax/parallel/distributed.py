@@ -1,0 +1,109 @@
+"""Several processes: starting them, and their share of a batch."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Int
+
+from unitok_jax.errors import UserError
+
+_ENVIRONMENT = ("UNITOK_COORDINATOR", "UNITOK_PROCESSES", "UNITOK_PROCESS")
+
+
+def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Joins this process to the others; call it before anything touches a device.
+
+    What is not given is read from ``UNITOK_COORDINATOR``, ``UNITOK_PROCESSES`` and ``UNITOK_PROCESS``. The coordinator
+    ``auto`` lets JAX find its settings (TPU pods, SLURM, GKE). Without a coordinator the process stays alone.
+
+    Args:
+        coordinator: ``host:port`` of process 0, or ``auto``.
+        processes: how many there are.
+        process: the index of this one.
+
+    Raises:
+        UserError: if a coordinator is given without the other two, or the processes cannot meet.
+    """
+    coordinator = coordinator or os.environ.get(_ENVIRONMENT[0])
+    if not coordinator:
+        return
+    processes = _number(processes, _ENVIRONMENT[1])
+    process = _number(process, _ENVIRONMENT[2])
+    if coordinator != "auto" and (processes is None or process is None):
+        raise UserError(f"coordinator {coordinator}: also give the process count and index ({', '.join(_ENVIRONMENT)})")
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"cannot join the other processes at {coordinator}: {str(error).splitlines()[0]}") from error
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, " rows"]:
+    """The rows of a global batch that this process must read, in order.
+
+    They come from the sharding, not from the process index: where a tensor axis crosses processes, several of
+    them need the same rows.
+
+    Raises:
+        UserError: if the batch does not divide over the devices.
+    """
+    shards = sharding.num_devices // _copies(sharding)
+    if batch_size % shards:
+        lower = batch_size // shards * shards
+        near = f"{lower} or {lower + shards}" if lower else f"{shards}"
+        raise UserError(
+            f"config.data.batch_size: {batch_size} rows do not divide over {shards} groups of devices; nearest: {near}"
+        )
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index[0]] for index in indices]))
+
+
+def to_global(
+    batch: Mapping[str, Any], sharding: NamedSharding, batch_size: int, rows: Int[np.ndarray, " rows"]
+) -> dict[str, Any]:
+    """Puts this process's rows on its devices, as its part of global arrays.
+
+    Args:
+        batch: nested dict of numpy arrays [rows, ...].
+        sharding: of the leading axis.
+        batch_size: rows of the global batch.
+        rows: `local_rows(sharding, batch_size)`.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+
+    def put(local: np.ndarray) -> jax.Array:
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+
+        return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, piece)
+
+    return jax.tree.map(put, batch)
+
+
+def from_global(array: jax.Array) -> np.ndarray:
+    """This process's rows of a global array, in order; the inverse of `to_global`."""
+    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
+
+
+def _copies(sharding: NamedSharding) -> int:
+    """How many devices hold one piece of the leading axis."""
+    axes = sharding.spec[0] if len(sharding.spec) else ()
+    axes = (axes,) if isinstance(axes, str) else (axes or ())
+    return int(np.prod([size for axis, size in sharding.mesh.shape.items() if axis not in axes]))
+
+
+def _number(value: int | None, variable: str) -> int | None:
+    if value is not None or variable not in os.environ:
+        return value
+    try:
+        return int(os.environ[variable])
+    except ValueError:
+        raise UserError(f"{variable}: expected a number, got {os.environ[variable]!r}") from None

@@ -1,0 +1,110 @@
+"""The device mesh: axes ``data``, ``fsdp``, ``tensor`` and ``context``."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unitok_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor", "context")
+BATCH_AXES = ("data", "fsdp")  # what the rows of a batch are cut over
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+    """Devices along each axis (`config.mesh`); one axis may be -1 and takes what the others leave.
+
+    Attributes:
+        data: copies of the parameters, each reading its own rows. Several slices lie along it, over DCN.
+        fsdp: devices that share one copy of parameters and optimizer state, each reading its own rows.
+        tensor: devices that share one row's matrix products.
+        context: devices that share one row's positions.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    context: int = 1
+
+
+def build_mesh(settings: MeshSettings | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays the devices out as a mesh with Auto axes, near ones along the inner axes.
+
+    Args:
+        settings: devices along each axis.
+        devices: all devices by default; abstract ones of a topology serve too.
+
+    Raises:
+        UserError: if the shape does not fit the devices; the message names the nearest one that does.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    shape = _fill(settings or MeshSettings(), len(devices), slices)
+    if slices > 1:
+        inner = (shape[0] // slices, *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(
+            inner, (slices, 1, 1, 1), devices=devices, allow_split_physical_axes=True
+        )
+    elif len(devices) == 1:
+        grid = np.array(devices).reshape(shape)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How every field of a batch lies on the mesh: rows over `BATCH_AXES`, the rest whole."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many pieces the rows of a batch are cut."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def _fill(settings: MeshSettings, devices: int, slices: int) -> tuple[int, ...]:
+    shape = list(dataclasses.astuple(settings))
+    open_axes = [i for i, size in enumerate(shape) if size == -1]
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape):
+        raise UserError(f"config.mesh: {_show(shape)}: sizes must be 1 or more, and one axis at most may be -1")
+    fixed = math.prod(size for size in shape if size != -1)
+    if open_axes and devices % fixed == 0:
+        shape[open_axes[0]] = devices // fixed
+    if math.prod(shape) != devices or shape[0] % slices:
+        where = f"{devices} devices" + (f" in {slices} slices (data must divide by {slices})" if slices > 1 else "")
+        raise UserError(
+            f"config.mesh: {_show(shape)} does not fit {where}; nearest: {_nearest(shape, devices, slices)}"
+        )
+    return tuple(shape)
+
+
+def _nearest(shape: Sequence[int], devices: int, slices: int) -> str:
+    """The valid shape that changes the wanted inner axes least, in doublings."""
+    wanted = [max(size, 1) for size in shape]
+
+    def distance(candidate: tuple[int, ...]) -> float:
+        return sum(abs(math.log2(a / b)) for a, b in zip(candidate[1:], wanted[1:], strict=True))
+
+    valid = [s for s in _factorisations(devices, len(AXES)) if s[0] % slices == 0]
+    return _show(min(valid, key=distance))
+
+
+def _factorisations(n: int, parts: int) -> list[tuple[int, ...]]:
+    if parts == 1:
+        return [(n,)]
+    return [(d, *rest) for d in range(1, n + 1) if n % d == 0 for rest in _factorisations(n // d, parts - 1)]
+
+
+def _show(shape: Sequence[int]) -> str:
+    return " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))

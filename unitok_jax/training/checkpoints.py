@@ -1,0 +1,164 @@
+"""Checkpoints: one directory a step, written in the background, read onto any mesh.
+
+``workdir/checkpoints/<step>/`` holds ``params``, ``train`` (the rest of the train state), ``data`` (the state of the
+data streams) and ``config``. A directory appears under its name only when it is complete.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax.traverse_util import flatten_dict
+
+from unitok_jax.errors import UserError
+from unitok_jax.settings import near
+from unitok_jax.systems.base import Params
+from unitok_jax.training.partition import merge
+from unitok_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+        workdir: a local or bucket path.
+        keep: how many of the latest to keep.
+    """
+
+    def __init__(self, workdir: epath.PathLike, keep: int):
+        self._folder = epath.Path(workdir) / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        with _clear_errors(self._folder):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The last complete step."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: Mapping[str, jax.Array], config: Mapping[str, Any]) -> None:
+        """Starts to save; returns once the arrays are copied.
+
+        Raises:
+            UserError: if nothing can be written, or the save before this one failed.
+        """
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            train=ocp.args.StandardSave(state.replace(params={})),
+            data=ocp.args.StandardSave(dict(data)),
+            config=ocp.args.JsonSave(dict(config)),
+        )
+        with _clear_errors(self._folder):
+            self._manager.save(step, args=items)
+
+    def restore(self, step: int, state: TrainState, data: Mapping[str, Any]) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Reads a step into the shapes, types and shardings of `state` and `data`, which are abstract.
+
+        Raises:
+            UserError: if the checkpoint is of another model, naming the first leaf that differs.
+        """
+        folder = self._folder / str(step)
+        _check_leaves(folder / "params", _shapes(folder / "params"), state.params)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardRestore(state.params),
+            train=ocp.args.StandardRestore(state.replace(params={})),
+            data=ocp.args.StandardRestore(dict(data)),
+        )
+        with _clear_errors(self._folder, "read"):
+            read = self._manager.restore(step, args=items)
+        return read.train.replace(params=read.params), read.data
+
+    def check(self) -> None:
+        """Raises UserError if a save in the background has failed."""
+        with _clear_errors(self._folder):
+            self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Waits for the last save.
+
+        Raises:
+            UserError: if it failed.
+        """
+        with _clear_errors(self._folder):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+            self._manager.close()
+
+
+def load_parts(path: epath.PathLike, parts: Params) -> Params:
+    """Reads parts of a model, such as ``lm`` or ``vqgan``; the moving average where the run kept one.
+
+    Args:
+        path: a workdir (its last complete step) or a step's directory.
+        parts: part -> nested dict of `jax.ShapeDtypeStruct`, whose types and shardings the result takes.
+
+    Raises:
+        UserError: if there is no checkpoint, it lacks a part, or a leaf has another shape.
+    """
+    folder = find_step(path)
+    saved, averaged = _shapes(folder / "params"), _shapes(folder / "train").get("ema", {})
+    for part in parts:
+        if part not in saved:
+            raise UserError(f"{folder}: has no part {part!r}.{near(part, saved)}")
+    _check_leaves(folder / "params", {part: saved[part] for part in parts}, parts)
+    raw = _read(folder / "params", parts)
+    names = flatten_dict(averaged)
+    means = {name: leaf for name, leaf in flatten_dict(parts).items() if name in names}
+    if not means:
+        return raw
+    nested = {"ema": merge({"/".join(name): leaf for name, leaf in means.items()})}
+    return merge(raw, _read(folder / "train", nested)["ema"])
+
+
+def find_step(path: epath.PathLike) -> epath.Path:
+    """The directory of the last complete step in a workdir; a step's directory stands for itself.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = epath.Path(path)
+    if (path / "params").exists():
+        return path
+    folder = path / "checkpoints"
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
+    if not steps:
+        raise UserError(f"{path}: no checkpoint there; expected a workdir with checkpoints/, or one step's directory")
+    return folder / str(max(steps))
+
+
+def _read(folder: epath.Path, target: Any) -> Any:
+    args = ocp.args.PyTreeRestore(
+        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+    )
+    with _clear_errors(folder, "read"):
+        return ocp.PyTreeCheckpointHandler().restore(folder, args=args)
+
+
+def _shapes(folder: epath.Path) -> dict[str, Any]:
+    """What a checkpoint holds, without its arrays."""
+    with _clear_errors(folder, "read"):
+        return ocp.PyTreeCheckpointHandler().metadata(folder).tree
+
+
+def _check_leaves(folder: epath.Path, saved: Params, wanted: Params) -> None:
+    """Raises UserError at the first leaf, in order of path, that only one side has or whose shape differs."""
+    old = {path: list(leaf.shape) for path, leaf in flatten_dict(saved, sep="/").items()}
+    new = {path: list(leaf.shape) for path, leaf in flatten_dict(wanted, sep="/").items()}
+    for path in sorted({*old, *new}):
+        if old.get(path) != new.get(path):
+            here, there = new.get(path, "no such leaf"), old.get(path, "no such leaf")
+            raise UserError(f"{folder}: another model: {path} is {there} in the checkpoint, {here} in the config")
+
+
+@contextlib.contextmanager
+def _clear_errors(folder: epath.Path, verb: str = "write") -> Iterator[None]:
+    """Tells what Orbax raises, from whichever of its threads, in one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        advice = "free or mend the disk, then run the same command: it goes on from the last complete checkpoint"
+        raise UserError(f"{folder}: cannot {verb} the checkpoint ({reason}); {advice}") from error

@@ -1,0 +1,124 @@
+"""`train`: from a recipe and a workdir to a trained model."""
+
+import collections
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+
+from unitok_jax.errors import UserError
+from unitok_jax.systems.base import Params
+from unitok_jax.training.checkpoints import Checkpoints
+from unitok_jax.training.config import TrainConfig, claim_workdir, read_config
+from unitok_jax.training.feed import Feed
+from unitok_jax.training.metrics import MetricWriter, Window
+from unitok_jax.training.progress import Progress
+from unitok_jax.training.setup import prepare
+from unitok_jax.training.state import TrainState, average_params
+from unitok_jax.training.step import EvalStep
+
+AHEAD = 2  # steps that may be queued on the device: enough to keep it busy, few enough to keep memory flat
+
+Samples = Callable[[Params, int], None]  # draws a sheet of samples from the parameters after a step
+
+
+def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) -> TrainState:
+    """Trains, or goes on from the workdir's last complete checkpoint.
+
+    Killed at any moment and called again, it ends in the same state with the same metrics (``time/`` apart).
+
+    Args:
+        config: a recipe, see `TrainConfig`.
+        workdir: a local or bucket path, for config, checkpoints and metrics.
+        samples: called every `config.sample_every` steps.
+
+    Returns:
+        The last state.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    config, plain = read_config(config)
+    workdir, first = epath.Path(workdir), jax.process_index() == 0
+
+    # What to train, and where.
+    setup = prepare(config)
+    claim_workdir(workdir, plain, write=first)
+    progress = Progress(0, config.steps)
+    for report in setup.reports:
+        progress.say(f"not sharded: {report}")
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(setup.mesh))
+        checkpoints = Checkpoints(workdir, config.keep)
+        feed = stack.enter_context(contextlib.closing(Feed(config, setup.stage, setup.mesh)))
+
+        # From where: the last checkpoint, or the first state.
+        start = checkpoints.latest or 0
+        if start:
+            state, streams = checkpoints.restore(start, setup.abstract, feed.abstract_state)
+            progress.say(f"goes on from step {start} of {config.steps}")
+        else:
+            state, streams = setup.first_state(), None
+        feed.start(streams)
+        writer = MetricWriter(workdir, start, active=first)
+
+        # The steps. Numbers leave the device only where they are logged.
+        train_step, eval_step = setup.train_step(), setup.eval_step()
+        window, queued = Window(), collections.deque()
+        progress.begin(start)
+        for step in range(start + 1, config.steps + 1):
+            with progress.waiting(queued[-1] if queued else None):
+                batch, notes = feed.next()
+            state, aux = train_step(state, batch)
+            window.add(aux, notes)
+            queued.append(aux["skipped_in_a_row"].value)
+            if len(queued) > AHEAD:
+                queued.popleft().block_until_ready()
+            checkpoints.check()
+
+            last = step == config.steps
+            saves = last or step % config.checkpoint_every == 0
+            if saves or step % config.log_every == 0:
+                row = window.flush()
+                row |= progress.row(step, row)
+                writer.write(step, row)
+                progress.tell(step, row)
+                _stop_if_not_finite(config, step, row)
+            with progress.paused():
+                if _due(config.eval_every, step, last):
+                    writer.write(step, _validate(feed, eval_step, state))
+                if samples is not None and _due(config.sample_every, step, last):
+                    samples(average_params(state), step)
+                if saves:
+                    writer.close_part(step)
+                    checkpoints.save(step, state, feed.state, plain)
+        checkpoints.close()
+    return state
+
+
+def _due(every: int, step: int, last: bool) -> bool:
+    return every > 0 and (last or step % every == 0)
+
+
+def _validate(feed: Feed, eval_step: EvalStep, state: TrainState) -> dict[str, float]:
+    """Every validation set's metrics, as ``validation/<set>/<metric>``."""
+    row = {}
+    for name in feed.validation_names:
+        window = Window()
+        for batch in feed.validation(name):
+            window.add(eval_step(state, batch))
+        row |= {f"validation/{name}/{metric}": value for metric, value in window.flush().items()}
+    return row
+
+
+def _stop_if_not_finite(config: TrainConfig, step: int, row: dict[str, float]) -> None:
+    if row["skipped_in_a_row"] < config.max_nonfinite:
+        return
+    phases = [name.removeprefix("skipped/") for name, count in row.items() if name.startswith("skipped/") and count]
+    raise UserError(
+        f"step {step}: loss or gradient of phase {' and '.join(phases)} not finite in {row['skipped_in_a_row']} steps "
+        "in a row (config.max_nonfinite); lower the learning rate, clip the gradient or look at the data"
+    )

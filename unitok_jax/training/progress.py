@@ -1,0 +1,70 @@
+"""The clock of a run: rates, ETA, the share of time that the device waited for input."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import TextIO
+
+import jax
+
+
+class Progress:
+    """Measures the steps between two logs, and tells them in one line.
+
+    Args:
+        step: where the run starts.
+        steps: where it ends.
+        out: where the line goes.
+    """
+
+    def __init__(self, step: int, steps: int, out: TextIO | None = None):
+        self._steps, self._out = steps, out or sys.stderr
+        self.begin(step)
+
+    def begin(self, step: int) -> None:
+        """Begins to measure after `step`."""
+        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self, latest: jax.Array | None) -> Iterator[None]:
+        """Times the wait for a batch; it counts only if the step before, which gave `latest`, is done by its end."""
+        start = time.perf_counter()
+        yield
+        if latest is None or latest.is_ready():
+            self._waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is not a step: validation, samples, checkpoints."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def row(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """The ``time/`` fields of the steps since the last row; begins to measure the next."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        per_step = seconds / max(step - self._step, 1)
+        row = {"time/step_ms": 1000 * per_step, "time/input_wait": self._waited / seconds}
+        row |= {f"time/{name}_per_s": values[name] / seconds for name in ("tokens", "images") if name in values}
+        row["time/eta_s"] = per_step * (self._steps - step)
+        self.begin(step)
+        return row
+
+    def tell(self, step: int, row: Mapping[str, float]) -> None:
+        """Writes the line."""
+        losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
+        shown = [f"loss {value:.4f}" if len(losses) == 1 else f"{name} {value:.4f}" for name, value in losses.items()]
+        shown += [f"{row[f'time/{n}_per_s']:,.0f} {n}/s" for n in ("tokens", "images") if f"time/{n}_per_s" in row]
+        shown += [f"input wait {row['time/input_wait']:.0%}", f"ETA {_duration(row['time/eta_s'])}"]
+        self.say(f"step {step}/{self._steps}  " + "  ".join(shown))
+
+    def say(self, text: str) -> None:
+        """Writes a line of its own."""
+        print(text, file=self._out, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

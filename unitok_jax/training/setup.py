@@ -1,0 +1,102 @@
+"""A run before its first step: everything that follows from the config and the devices, nothing computed yet."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from unitok_jax.errors import UserError
+from unitok_jax.parallel.mesh import build_mesh
+from unitok_jax.settings import near
+from unitok_jax.systems import base
+from unitok_jax.systems.base import Params, Stage, System
+from unitok_jax.training.checkpoints import load_parts
+from unitok_jax.training.config import TrainConfig
+from unitok_jax.training.optimizers import Optimizer, build_optimizers
+from unitok_jax.training.state import Maker, TrainState, abstract_state, init_state, state_maker
+from unitok_jax.training.step import EvalStep, TrainStep, check_split, make_eval_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The pieces of a run.
+
+    Attributes:
+        config: the recipe.
+        system, stage: what it trains.
+        mesh: where.
+        optimizers: by phase.
+        make: makes the first state.
+        abstract: its shapes and shardings.
+        reports: one line for each dimension that could not be sharded.
+    """
+
+    config: TrainConfig
+    system: System
+    stage: Stage
+    mesh: Mesh
+    optimizers: Mapping[str, Optimizer]
+    make: Maker
+    abstract: TrainState
+    reports: Sequence[str]
+
+    def train_step(self) -> TrainStep:
+        """The jitted train step."""
+        config = self.config
+        return make_train_step(
+            self.stage,
+            self.optimizers,
+            self.abstract,
+            self.mesh,
+            seed=config.seed,
+            accumulate=config.accumulate,
+            ema_decay=config.ema.decay if config.ema else None,
+        )
+
+    def eval_step(self) -> EvalStep:
+        """The jitted validation step."""
+        return make_eval_step(self.stage, self.mesh, self.config.seed)
+
+    def first_state(self) -> TrainState:
+        """The state at step 0: parts of other runs where `init_from` names them, the others drawn from the seed.
+
+        Raises:
+            UserError: if a part is in neither or both of `init_from` and `fresh`, or cannot be read.
+        """
+        loaded: Params = {}
+        sources = self.config.init_from
+        _check_parts(list(self.abstract.params), list(sources), self.config.fresh)
+        for part, path in sources.items():
+            loaded |= load_parts(path, {part: self.abstract.params[part]})
+        return init_state(self.make, self.abstract, jax.random.key(self.config.seed), loaded)
+
+
+def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
+    """Builds the pieces of a run; `devices` may be a topology's abstract ones.
+
+    Raises:
+        UserError: for whatever in the config does not fit.
+    """
+    system = base.build(config.system, config.model)
+    stage = base.build_stage(system, config.stage, config.stage_options)
+    mesh = build_mesh(config.mesh, devices)
+    check_split(config.batch_size, config.accumulate, mesh)
+    params, _ = jax.eval_shape(stage.init, jax.random.key(0))
+    optimizers = build_optimizers(stage, params, config.optimizer, config.optimizers, config.steps)
+    make = state_maker(stage, optimizers, compute_dtype=config.compute_dtype, ema=config.ema is not None)
+    abstract, reports = abstract_state(make, system.sharding, mesh)
+    return Setup(config, system, stage, mesh, optimizers, make, abstract, reports)
+
+
+def _check_parts(parts: Sequence[str], loaded: Sequence[str], fresh: Sequence[str]) -> None:
+    for part in (*loaded, *fresh):
+        if part not in parts:
+            raise UserError(f"config.init_from or config.fresh: the stage has no part {part!r}.{near(part, parts)}")
+    for part in parts:
+        if (part in loaded) == (part in fresh):
+            both = "both" if part in fresh else "neither"
+            raise UserError(
+                f"config: part {part!r} is in {both} of init_from and fresh; "
+                "load it (init_from) or let it start random (fresh)"
+            )
