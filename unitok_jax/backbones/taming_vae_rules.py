@@ -2,10 +2,11 @@
 
 from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.weights.rules import Rule, Table
-from unitok_jax.weights.transforms import CONV, SAME, Transform
+from unitok_jax.weights.transforms import CONV, POINTWISE, SAME, Transform
 
 NORM = (("weight", "scale", SAME), ("bias", "bias", SAME))
 KERNEL = (("weight", "kernel", CONV), ("bias", "bias", SAME))
+DENSE = (("weight", "kernel", POINTWISE), ("bias", "bias", SAME))
 Leaves = tuple[tuple[str, str, Transform], ...]
 
 
@@ -28,7 +29,7 @@ def vqgan_table(config: VAEConfig, decoder: bool = True) -> Table:
             *_middle("decoder.mid.", ("block_1", "attn_1", "block_2"), "decoder"),
         ]
         return Table(tuple(rules), {r"loss\..*": "the training loss's networks; Chameleon's loader drops them too"})
-    return Table(tuple(rules))
+    return Table(tuple(rules), absent={r"decoder/.*": "Hugging Face Chameleon reads pictures only"})
 
 
 def llamagen_table(config: VAEConfig) -> Table:
@@ -54,8 +55,8 @@ def llamagen_table(config: VAEConfig) -> Table:
 
 def _codes(key: str) -> list[Rule]:
     return [
-        *_module("quant_conv", "quant_conv", KERNEL),
-        *_module("post_quant_conv", "post_quant_conv", KERNEL),
+        *_module("quant_conv", "quant_conv", DENSE),
+        *_module("post_quant_conv", "post_quant_conv", DENSE),
         Rule(key, "codebook/embedding"),
     ]
 
@@ -76,15 +77,15 @@ def _middle(upstream: str, names: tuple[str, str, str], side: str) -> list[Rule]
 
 def _resnet(upstream: str, ours: str) -> list[Rule]:
     parts = (("norm1", "norm1", NORM), ("conv1", "conv1", KERNEL), ("norm2", "norm2", NORM))
-    parts += (("conv2", "conv2", KERNEL), ("nin_shortcut", "shortcut", KERNEL))
+    parts += (("conv2", "conv2", KERNEL), ("nin_shortcut", "shortcut", DENSE))
     return [
         rule for theirs, name, leaves in parts for rule in _module(f"{upstream}.{theirs}", f"{ours}/{name}", leaves)
     ]
 
 
 def _attention(upstream: str, ours: str) -> list[Rule]:
-    parts = (("norm", "norm", NORM), ("q", "q", KERNEL), ("k", "k", KERNEL), ("v", "v", KERNEL))
-    parts += (("proj_out", "out", KERNEL),)
+    parts = (("norm", "norm", NORM), ("q", "q", DENSE), ("k", "k", DENSE), ("v", "v", DENSE))
+    parts += (("proj_out", "out", DENSE),)
     return [
         rule for theirs, name, leaves in parts for rule in _module(f"{upstream}.{theirs}", f"{ours}/{name}", leaves)
     ]

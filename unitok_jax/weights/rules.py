@@ -117,6 +117,16 @@ class Rule:
     def paths(self) -> tuple[str, ...]:
         return (self.path,) if isinstance(self.path, str) else self.path
 
+    @property
+    def part(self) -> str:
+        """First level of the path."""
+        return self.paths[0].split("/")[0]
+
+    def under(self, upstream: str, path: str) -> "Rule":
+        """The same rule below a key prefix and a path prefix."""
+        keys, paths = tuple(upstream + key for key in self.upstreams), tuple(path + p for p in self.paths)
+        return dataclasses.replace(self, upstream=keys, path=paths)
+
     def key_shapes(self, transform: Transform, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The shapes upstream of tensors that have `shapes` here."""
         return self.kind.upstream_shapes(len(self.upstreams), [transform.upstream_shape(s) for s in shapes])
@@ -129,42 +139,43 @@ class Table:
     Attributes:
         rules: its lines.
         ignored: regexes of upstream keys that are neither read nor written, each with the reason.
+        absent: regexes of our paths that the artefact does not hold, each with the reason; import leaves them out.
         aliases: key prefixes that import reads as others, ``(("vision_model.", ""),)``; export writes the latter.
     """
 
     rules: tuple[Rule, ...]
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __add__(self, other: "Table") -> "Table":
-        return Table(self.rules + other.rules, {**self.ignored, **other.ignored}, self.aliases + other.aliases)
+        return Table(
+            self.rules + other.rules,
+            {**self.ignored, **other.ignored},
+            {**self.absent, **other.absent},
+            self.aliases + other.aliases,
+        )
 
     def under(self, upstream: str, path: str) -> "Table":
         """The same table for tensors that lie below the key prefix `upstream` and the path prefix `path`."""
         return Table(
-            tuple(
-                dataclasses.replace(
-                    rule,
-                    upstream=tuple(upstream + key for key in rule.upstreams),
-                    path=tuple(path + p for p in rule.paths),
-                )
-                for rule in self.rules
-            ),
+            tuple(rule.under(upstream, path) for rule in self.rules),
             {re.escape(upstream) + regex: reason for regex, reason in self.ignored.items()},
+            {re.escape(path) + regex: reason for regex, reason in self.absent.items()},
             tuple((upstream + old, upstream + new) for old, new in self.aliases),
         )
 
     def only(self, *parts: str) -> "Table":
         """The table for some parts alone (first level of the paths); the keys of the others are passed over."""
-        inside = [rule for rule in self.rules if rule.paths[0].split("/")[0] in parts]
-        others = [rule for rule in self.rules if rule not in inside]
-        unasked = {key_regex(key): "of a part that was not asked for" for rule in others for key in rule.upstreams}
-        return Table(tuple(inside), {**self.ignored, **unasked}, self.aliases)
+        inside = tuple(rule for rule in self.rules if rule.part in parts)
+        keys = [key for rule in self.rules if rule.part not in parts for key in rule.upstreams]
+        unasked = {key_regex(key): "of a part that was not asked for" for key in keys}
+        return dataclasses.replace(self, rules=inside, ignored={**self.ignored, **unasked})
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of the system's parameters that the table speaks of."""
-        return tuple(dict.fromkeys(rule.paths[0].split("/")[0] for rule in self.rules))
+        return tuple(dict.fromkeys(rule.part for rule in self.rules))
 
     def canonical(self, key: str) -> str:
         """The name that the rules know an upstream key by."""
@@ -174,7 +185,12 @@ class Table:
         return key
 
     def ignores(self, key: str) -> bool:
+        """Whether an upstream key is listed as ignored."""
         return any(re.fullmatch(regex, key) for regex in self.ignored)
+
+    def lacks(self, path: str) -> bool:
+        """Whether a parameter of ours is listed as absent from the artefact."""
+        return any(re.fullmatch(regex, path) for regex in self.absent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +211,12 @@ class Link:
     slots: tuple[Slot, ...]
 
     def key_shapes(self, transform: Transform | None = None) -> tuple[Shape, ...]:
-        return self.rule.key_shapes(transform or self.rule.transform, [slot.shape for slot in self.slots])
+        """The shapes upstream, in the layout of the rule's transform or of one of its `also`."""
+        try:
+            return self.rule.key_shapes(transform or self.rule.transform, [slot.shape for slot in self.slots])
+        except IndexError:
+            text = f"parameter {self.slots[0].path} {self.slots[0].shape}: has not the rank that its rule expects"
+            raise UserError(text) from None
 
 
 def links(table: Table, shapes: Mapping[str, Shape]) -> tuple[Link, ...]:
@@ -218,7 +239,7 @@ def links(table: Table, shapes: Mapping[str, Shape]) -> tuple[Link, ...]:
             owner[claim] = link.rule
     covered = {slot.path for link in found for slot in link.slots}
     for path in shapes:
-        if path not in covered:
+        if path not in covered and not table.lacks(path):
             raise UserError(f"parameter {path} {shapes[path]}: no rule of the table covers it")
     return found
 

@@ -88,8 +88,8 @@ def import_tree(
     for read in reads:
         for number, slot in enumerate(read.link.slots):
             fillers.setdefault(slot.path, []).append((read, number))
-    out = {path: place(path, _fill(spec, fillers[path], source)) for path, spec in flat(abstract).items()}
-    return nested(out)
+    specs = flat(abstract)
+    return nested({path: place(path, _fill(specs[path], fillers[path], source)) for path in specs if path in fillers})
 
 
 class Exported:

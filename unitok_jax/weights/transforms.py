@@ -173,6 +173,7 @@ def _first_of_equal_rows(x: Any, rows: int) -> Any:
 SAME = Chain(())
 LINEAR = Transpose((1, 0))  # [out, in] -> [in, out]
 CONV = Transpose((2, 3, 1, 0))  # OIHW -> HWIO
+POINTWISE = Chain((Unsqueeze((2, 3)), LINEAR))  # a 1x1 convolution, [O, I, 1, 1] -> [I, O]
 HEADS_IN = Chain((LINEAR, Merge(1)))  # [N*H, D] -> [D, N, H]
 HEADS_OUT = Chain((LINEAR, Merge(0)))  # [D, N*H] -> [N, H, D]
 HEADS_BIAS = Merge(0)  # [N*H] -> [N, H]
