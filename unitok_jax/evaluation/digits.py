@@ -1,0 +1,89 @@
+"""The digits suite: every figure of the demo, measured on held-out pictures and judged independently."""
+
+import dataclasses
+import logging
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from etils import epath
+
+from unitok_jax.data import digits
+from unitok_jax.evaluation import drawing, files, reading
+from unitok_jax.settings import from_config
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsSettings:
+    """`config.evaluation` of the digits suite. How to decode is the pipeline's own, from `config.inference`.
+
+    Attributes:
+        seed: of the generated pictures and of the pairing of disagreeing ones.
+        prompts_per_pair: pictures of each (digit, colour) trained on; 74 such pairs.
+        prompts_per_unseen_pair: pictures of each of the six pairs never trained on.
+    """
+
+    seed: int = 0
+    prompts_per_pair: int = 3
+    prompts_per_unseen_pair: int = 10
+
+
+def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> dict[str, float]:
+    """Runs the suite and writes ``metrics.json`` and what it rests on into the folder `out`.
+
+    Args:
+        pipeline: an `inference.pipeline.Pipeline`, its images 32 x 32.
+        config: the run's config; `config.evaluation` holds `DigitsSettings`.
+        out: a local or bucket folder.
+
+    Returns:
+        The figures by name, as in ``metrics.json``.
+
+    Raises:
+        UserError: for an unknown key of `config.evaluation`.
+    """
+    settings = from_config(DigitsSettings, config.get("evaluation", {}), "config.evaluation")
+    out = epath.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    held_out = digits.split("held_out")
+    figures = {"judge_accuracy": drawing.judged(reading.pictures_of(held_out), held_out)}
+    parts = {
+        "captions": lambda: reading.captions(pipeline, out),
+        "answers": lambda: reading.answers(pipeline, out),
+        "streams": lambda: reading.leaning(pipeline, settings.seed),
+        "generation": lambda: drawing.generations(
+            pipeline,
+            out,
+            settings.seed,
+            settings.prompts_per_pair,
+            settings.prompts_per_unseen_pair,
+        ),
+        "reconstruction": lambda: drawing.reconstructions(pipeline, out),
+        "codebook": lambda: drawing.codebook(pipeline, out),
+    }
+    for name, part in parts.items():
+        found = part()
+        _log.info("%s: %s", name, ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
+        figures |= found
+    files.write_json(out / "settings.json", _told(pipeline, config, settings))
+    files.write_json(out / "metrics.json", figures)
+    return figures
+
+
+def _told(pipeline: Any, config: Mapping[str, Any], settings: DigitsSettings) -> dict[str, Any]:
+    """What a reader must know to get the same figures."""
+    draw = pipeline.settings.draw
+    return {
+        "system": config["system"],
+        "guidance": draw.guidance,
+        "temperature": draw.image.temperature,
+        "top_k": draw.image.top_k,
+        "top_p": draw.image.top_p,
+        **dataclasses.asdict(settings),
+        "training seed": config["seed"],
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("jax", "flax", "numpy", "scikit-learn")},
+    }
