@@ -115,10 +115,10 @@ class SafetensorsFolder:
 def save_file(source: Source, path: Path, keys: Iterable[str] | None = None) -> None:
     """Writes tensors to one file, which appears under its name only when it is whole."""
     keys = list(source.keys() if keys is None else keys)
-    with _whole(path) as file:
+    with whole(path) as file:
         file.write(_header(source, keys))
         for key in keys:
-            np.ascontiguousarray(source.read(key)).tofile(file)
+            file.write(raw(source.read(key)))
 
 
 def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) -> None:
@@ -135,12 +135,17 @@ def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) ->
         save_file(source, folder / name, keys)
     places = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
     index = {"metadata": {"total_size": sum(_bytes(source, key) for key in places)}, "weight_map": places}
-    with _whole(folder / INDEX) as file:
+    with whole(folder / INDEX) as file:
         file.write(json.dumps(index, indent=2, sort_keys=True).encode())
 
 
+def raw(tensor: np.ndarray) -> memoryview:
+    """The bytes of a tensor in row-major order."""
+    return memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+
+
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes its name when the block ends well, and is removed when it does not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -156,8 +161,13 @@ def _header(source: Source, keys: list[str]) -> bytes:
     end = 0
     for key in keys:
         start, end = end, end + _bytes(source, key)
-        dtype = NAMES[source.dtype(key)]
-        header[key] = {"dtype": dtype, "shape": list(source.shape(key)), "data_offsets": [start, end]}
+        if source.dtype(key) not in NAMES:
+            raise UserError(f"{key}: safetensors has no type {source.dtype(key)}; export as float32 or bfloat16")
+        header[key] = {
+            "dtype": NAMES[source.dtype(key)],
+            "shape": list(source.shape(key)),
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text

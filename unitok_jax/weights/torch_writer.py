@@ -1,0 +1,88 @@
+"""Writes tensors as ``torch.save`` lays them out, so that ``torch.load(weights_only=True)`` reads them. No torch here.
+
+The file is a zip of uncompressed entries: ``data.pkl`` (an ordered dict of tensors, pickle protocol 2, written below
+opcode by opcode), ``version``, ``byteorder``, and one ``data/<n>`` a storage.
+"""
+
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from unitok_jax.errors import UserError
+from unitok_jax.weights.inert import STORAGES
+from unitok_jax.weights.safetensors_files import raw, whole
+from unitok_jax.weights.source import Source
+
+ROOT = "archive/"
+STORAGE_OF = {np.dtype(dtype): f"{name}Storage" for name, dtype in STORAGES.items() if name != "Untyped"}
+
+
+def save_torch(source: Source, path: Path, entry: str | None = None) -> None:
+    """Writes one torch file, which appears under its name only when it is whole.
+
+    Args:
+        source: the tensors; each is read when its turn comes.
+        path: the file.
+        entry: put the tensors under this key of an outer dict, such as ``state_dict``.
+    """
+    keys = tuple(source.keys())
+    with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(ROOT + "data.pkl", _pickle(source, keys, entry))
+        archive.writestr(ROOT + "byteorder", "little")
+        for number, key in enumerate(keys):
+            tensor = raw(source.read(key))
+            info = zipfile.ZipInfo(f"{ROOT}data/{number}")
+            info.file_size = tensor.nbytes
+            with archive.open(info, "w", force_zip64=tensor.nbytes > 2**31 - 2**20) as data:
+                data.write(tensor)
+        archive.writestr(ROOT + "version", "3\n")
+
+
+def _pickle(source: Source, keys: Iterable[str], entry: str | None) -> bytes:
+    content = [_ordered_dict(), pickle.MARK]
+    for number, key in enumerate(keys):
+        content += [_text(key), _tensor(str(number), source.shape(key), source.dtype(key))]
+    body = b"".join([*content, pickle.SETITEMS])
+    if entry is not None:
+        body = b"".join([pickle.EMPTY_DICT, _text(entry), body, pickle.SETITEM])
+    return pickle.PROTO + b"\x02" + body + pickle.STOP
+
+
+def _tensor(storage: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    if dtype not in STORAGE_OF:
+        raise UserError(f"torch file: cannot write {dtype}; export as float32 or bfloat16")
+    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    place = [_text("storage"), _name("torch", STORAGE_OF[dtype]), _text(storage), _text("cpu"), _int(math.prod(shape))]
+    view = [_tuple(place) + pickle.BINPERSID, _int(0), _tuple(map(_int, shape)), _tuple(map(_int, strides))]
+    return (
+        _name("torch._utils", "_rebuild_tensor_v2") + _tuple([*view, pickle.NEWFALSE, _ordered_dict()]) + pickle.REDUCE
+    )
+
+
+def _ordered_dict() -> bytes:
+    return _name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+
+
+def _name(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+def _tuple(items: Iterable[bytes]) -> bytes:
+    return b"".join([pickle.MARK, *items, pickle.TUPLE])
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
+
+
+def _int(value: int) -> bytes:
+    if value < 2**31:
+        return pickle.BININT + struct.pack("<i", value)
+    data = pickle.encode_long(value)
+    return pickle.LONG1 + bytes([len(data)]) + data
