@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -101,6 +101,7 @@ class Emission(NamedTuple):
     restart: jax.Array
 
 
+@runtime_checkable
 class System(Protocol):
     """A unified tokenizer with its language model. Pure functions of parameters, except the host-side ones.
 
