@@ -146,8 +146,14 @@ class Below:
     def keys(self) -> list[str]:
         return [key.removeprefix(self._prefix) for key in self._source.keys() if key.startswith(self._prefix)]  # noqa: SIM118
 
-    def __getattr__(self, name: str) -> Callable[[str], Any]:
-        return lambda key: getattr(self._source, name)(self._prefix + key)
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._source.shape(self._prefix + key)
+
+    def dtype(self, key: str) -> np.dtype:
+        return self._source.dtype(self._prefix + key)
+
+    def read(self, key: str) -> np.ndarray:
+        return self._source.read(self._prefix + key)
 
 
 def nchw(x: Any) -> np.ndarray:

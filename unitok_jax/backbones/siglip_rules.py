@@ -8,7 +8,7 @@ OLD_PREFIX = "vision_model."
 
 
 def siglip_table() -> Table:
-    """Rules for a vision tower, with or without its pooling head; keys as of transformers 5, or with ``vision_model.``."""
+    """Rules for a vision tower; keys as transformers 5 has them, or, before that, below ``vision_model.``."""
     rules = [
         Rule("embeddings.patch_embedding.weight", "embeddings/patch/kernel", CONV),
         Rule("embeddings.patch_embedding.bias", "embeddings/patch/bias"),

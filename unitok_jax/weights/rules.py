@@ -10,7 +10,7 @@ upstream is slice ``i - a`` along the leaf's leading axis. So one rule covers al
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -276,6 +276,12 @@ def _link(
 def key_regex(template: str) -> str:
     """The regex of the keys that a template stands for."""
     return _regex(template, lambda name: rf"(?P<{name}>\d+)")
+
+
+def matcher(regexes: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a key matches one of several regexes whole."""
+    compiled = [re.compile(regex) for regex in regexes]
+    return lambda key: any(regex.fullmatch(key) for regex in compiled)
 
 
 def _path_regex(template: str) -> str:

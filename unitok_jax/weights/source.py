@@ -1,11 +1,12 @@
 """Named tensors, wherever they lie: what every container offers and every import reads."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Source(Protocol):
     """Named tensors, read one at a time."""
 

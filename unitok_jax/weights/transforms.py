@@ -6,7 +6,7 @@ shapes alone. `to_ours` takes the shape to arrive at; `to_upstream` inverts it. 
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from unitok_jax.errors import UserError
 Shape = tuple[int, ...]
 
 
+@runtime_checkable
 class Transform(Protocol):
     """What a rule does to a tensor on its way in, and undoes on its way out."""
 

@@ -1,0 +1,43 @@
+"""Every transform against plain numpy, back and forth, with shapes told in advance."""
+
+import numpy as np
+import pytest
+
+from unitok_jax.errors import UserError
+from unitok_jax.weights import transforms as tr
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+W = normal(6, 4)
+CASES = [
+    (tr.SAME, W, W),
+    (tr.LINEAR, W, W.T),
+    (tr.CONV, x := normal(5, 3, 2, 4), np.einsum("oihw->hwio", x)),
+    (tr.POINTWISE, x := normal(5, 3, 1, 1), x[:, :, 0, 0].T),
+    (tr.HEADS_IN, W, np.stack([W[:3].T, W[3:].T], 1)),
+    (tr.HEADS_OUT, W.T, np.stack([W[:3], W[3:]])),
+    (tr.HEADS_BIAS, W[:, 0], W[:, 0].reshape(2, 3)),
+    (tr.vocabulary(6), W, np.concatenate([W, np.zeros((2, 4), np.float32)])),
+    (tr.vocabulary_head(6), W, np.concatenate([W.T, np.zeros((4, 2), np.float32)], 1)),
+    (tr.Unsqueeze((0, 2)), x := normal(1, 3, 1), x[0, :, 0]),
+    (tr.Expand(2), W[:2], W[[0, 0, 0, 1, 1, 1]]),
+    (tr.Collapse(6), W[[0, 0, 0, 1, 1, 1]], W[:2]),
+]
+
+
+@pytest.mark.parametrize(("transform", "upstream", "ours"), CASES)
+def test_transform_and_its_inverse(transform, upstream, ours):
+    assert transform.upstream_shape(ours.shape) == upstream.shape
+    np.testing.assert_array_equal(transform.to_ours(upstream, ours.shape), ours)
+    np.testing.assert_array_equal(transform.to_upstream(ours), upstream)
+
+
+@pytest.mark.parametrize("transform", [tr.Expand(2).to_upstream, lambda x: tr.Collapse(6).to_ours(x, (2, 4))])
+def test_rows_that_differ_do_not_collapse(transform):
+    with pytest.raises(UserError, match="rows of one run differ"):
+        transform(W)
