@@ -195,7 +195,8 @@ def _difference(ours: np.ndarray, expected: np.ndarray, rtol: float, atol: float
     if not expected.size:
         return None
     same = (ours == expected) | (np.isnan(ours) & np.isnan(expected))  # infinities and NaNs where they belong
-    off = np.where(same, 0.0, np.abs(ours - expected)).max()
+    with np.errstate(invalid="ignore"):
+        off = np.where(same, 0.0, np.abs(ours - expected)).max()
     finite = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
     limit = rtol * finite + atol
     return None if off <= limit else f"off by {off:.3g}, allowed {limit:.3g} (largest value {finite:.3g})"

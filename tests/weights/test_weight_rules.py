@@ -1,5 +1,7 @@
 """Tables of rules both ways: random trees of every kind come back whole, and what does not fit is named."""
 
+import tracemalloc
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -101,6 +103,22 @@ def test_leaves_are_placed_one_by_one():
     put = import_tree(TABLE, InMemory(exported()), abstract_of(tree()), lambda path, x: placed.append(path) or x.sum())
     assert sorted(placed) == sorted(shapes_of(tree()))
     assert put["head"]["kernel"] == tree()["head"]["kernel"].sum()
+
+
+def test_import_holds_little_besides_the_parameters():
+    rules = Table((Rule("layers.{i}.weight", "span_{i}/kernel", LINEAR),))
+    abstract = {"span_0_16": {"kernel": jax.ShapeDtypeStruct((16, 256, 128), np.float32)}}
+
+    class Made(InMemory):
+        def read(self, key):
+            return np.ones((128, 256), ml_dtypes.bfloat16)
+
+    source = Made({f"layers.{i}.weight": np.broadcast_to(np.float32(0), (128, 256)) for i in range(16)})
+    tracemalloc.start()
+    import_tree(rules, source, abstract)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.15 * 16 * 256 * 128 * 4
 
 
 def test_export_reads_device_arrays_and_one_layer_at_a_time():

@@ -1,6 +1,5 @@
 """Weight rules of `taming_vae`: the names of Chameleon's VQGAN and of LlamaGen's VQ-VAE."""
 
-from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.weights.rules import Rule, Table
 from unitok_jax.weights.transforms import CONV, POINTWISE, SAME, Transform
 
@@ -10,9 +9,26 @@ DENSE = (("weight", "kernel", POINTWISE), ("bias", "bias", SAME))
 Leaves = tuple[tuple[str, str, Transform], ...]
 
 
-def vqgan_table(config: VAEConfig, decoder: bool = True) -> Table:
-    """Rules for Chameleon's ``vqgan.ckpt``; without `decoder`, for the part that Hugging Face Chameleon carries."""
+def vqgan_table() -> Table:
+    """Rules for Chameleon's ``vqgan.ckpt``."""
     rules = [
+        *_ends("decoder"),
+        *_resnet("decoder.up.{i}.block.{j}", "decoder/up_{i}/block_{j}"),
+        *_attention("decoder.up.{i}.attn.{j}", "decoder/up_{i}/attn_{j}"),
+        *_module("decoder.up.{i}.upsample.conv", "decoder/up_{i}/upsample", KERNEL),
+        *_middle("decoder.mid.", ("block_1", "attn_1", "block_2"), "decoder"),
+    ]
+    loss = {r"loss\..*": "the training loss's networks; Chameleon's loader drops them too"}
+    return Table((*_vqmodel_rules(), *rules), loss)
+
+
+def chameleon_vqmodel_table() -> Table:
+    """Rules for Hugging Face's ``ChameleonVQVAE``, which reads pictures only."""
+    return Table(tuple(_vqmodel_rules()), absent={r"decoder/.*": "Hugging Face Chameleon has no picture decoder"})
+
+
+def _vqmodel_rules() -> list[Rule]:
+    return [
         *_ends("encoder"),
         *_resnet("encoder.down.{i}.block.{j}", "encoder/down_{i}/block_{j}"),
         *_attention("encoder.down.{i}.attn.{j}", "encoder/down_{i}/attn_{j}"),
@@ -20,20 +36,10 @@ def vqgan_table(config: VAEConfig, decoder: bool = True) -> Table:
         *_middle("encoder.mid.", ("block_1", "attn_1", "block_2"), "encoder"),
         *_codes("quantize.embedding.weight"),
     ]
-    if decoder:
-        rules += [
-            *_ends("decoder"),
-            *_resnet("decoder.up.{i}.block.{j}", "decoder/up_{i}/block_{j}"),
-            *_attention("decoder.up.{i}.attn.{j}", "decoder/up_{i}/attn_{j}"),
-            *_module("decoder.up.{i}.upsample.conv", "decoder/up_{i}/upsample", KERNEL),
-            *_middle("decoder.mid.", ("block_1", "attn_1", "block_2"), "decoder"),
-        ]
-        return Table(tuple(rules), {r"loss\..*": "the training loss's networks; Chameleon's loader drops them too"})
-    return Table(tuple(rules), absent={r"decoder/.*": "Hugging Face Chameleon reads pictures only"})
 
 
-def llamagen_table(config: VAEConfig) -> Table:
-    """Rules for LlamaGen's VQ models (``vq_ds16_t2i.pt``), whose decoder counts its levels from the lowest up."""
+def llamagen_table(levels: int) -> Table:
+    """Rules for LlamaGen's VQ models (``vq_ds16_t2i.pt``: 5 levels), whose decoder counts them from the lowest up."""
     rules = [
         *_ends("encoder"),
         *_resnet("encoder.conv_blocks.{i}.res.{j}", "encoder/down_{i}/block_{j}"),
@@ -44,7 +50,6 @@ def llamagen_table(config: VAEConfig) -> Table:
         *_ends("decoder"),
         *_middle("decoder.mid.", ("0", "1", "2"), "decoder"),
     ]
-    levels = len(config.multipliers)
     for level in range(levels):
         upstream, ours = f"decoder.conv_blocks.{levels - 1 - level}.", f"decoder/up_{level}/"
         rules += _resnet(upstream + "res.{j}", ours + "block_{j}")
