@@ -1,8 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_system import STOP, TinySystem, batch
 
-from tests.inference.tiny import STOP, TinySystem, batch
 from unitok_jax.inference.decode import decode, stream, written
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.settings import GREEDY, Decoding, Sampling

@@ -131,9 +131,17 @@ class Pipeline:
         for ids in loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk):
             yield ids[0]
 
-    def encode(self, images: Images) -> VisualTokens:
-        """Codes [N, 1, n] and features [N, 1, n, C] of images, each where the system has them, as numpy arrays."""
-        return self._encoded(images, code_views_alone=False)
+    def encode(self, images: Images, *, codes_alone: bool = False) -> VisualTokens:
+        """Codes [N, 1, n] and features [N, 1, n, C] of images, each where the system has them, as numpy arrays.
+
+        With `codes_alone` the views that give features are not read.
+        """
+
+        def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
+            tokens = jax.tree.map(loop.to_host, self._encode(self.params, self._pixels(part, codes_alone)))
+            return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(part))]
+
+        return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
 
     def decode(self, codes: Int[np.ndarray, "N rows columns *depth"]) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from codes."""
@@ -145,7 +153,7 @@ class Pipeline:
 
     def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
         """Images through their codes and back."""
-        tokens = self._encoded(images, code_views_alone=True)
+        tokens = self.encode(images, codes_alone=True)
         grid = tokens.grid or tokens.codes.shape[2:3]
         return self.decode(tokens.codes.reshape(len(images), *grid, *tokens.codes.shape[3:]))
 
@@ -177,18 +185,10 @@ class Pipeline:
         guided = rows_per_sample(decoding) == 2
         return prompt_batch([*rows, *map(self.system.unconditional, examples)] if guided else rows)
 
-    def _encoded(self, images: Images, code_views_alone: bool) -> VisualTokens:
-        def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
-            tokens = self._encode(self.params, self._pixels(part, code_views_alone))
-            tokens = jax.tree.map(loop.to_host, tokens)
-            return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(part))]
-
-        return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
-
-    def _pixels(self, images: Sequence[np.ndarray], code_views_alone: bool) -> dict[str, np.ndarray]:
+    def _pixels(self, images: Sequence[np.ndarray], codes_alone: bool) -> dict[str, np.ndarray]:
         """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
         seen = [self.system.views(image) for image in images]
-        names = [name for name in seen[0] if not code_views_alone or self._gives_codes(name, seen[0][name])]
+        names = [name for name in seen[0] if not codes_alone or self._gives_codes(name, seen[0][name])]
         return {name: np.stack([np.stack(views[name]) for views in seen]) for name in names}
 
     def _gives_codes(self, view: str, pictures: Sequence[np.ndarray]) -> bool:

@@ -1,0 +1,128 @@
+"""A source's pictures to codes, shard by shard: the work of `unitok tokenize`.
+
+Encoding one shard is one function of (pipeline, source, shard); shards are mapped over by processes, or by whatever
+runs them. A shard appears whole or not at all, so a job that was killed goes on with the shards it lacks.
+"""
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from unitok_jax.data import pictures, records
+from unitok_jax.data.example import BadExample
+from unitok_jax.data.sources import RecordSource
+from unitok_jax.inference.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+FIELDS = ("image", "images", "target")  # the pictures of a record, in the order in which its codes stand
+NAMED = 3  # bad records of a shard that the log names
+
+
+def tokenize_source(
+    pipeline: Pipeline,
+    source: RecordSource,
+    folder: str,
+    meta: Mapping[str, Any],
+    *,
+    shards: int,
+    keep_pictures: bool = True,
+    process: tuple[int, int] = (0, 1),
+    progress: Callable[[int, int], None] | None = None,
+) -> Counter[str]:
+    """Writes the shards that `folder` lacks, of which this process takes every n-th.
+
+    Args:
+        pipeline: encodes.
+        source: records; what they hold besides pictures is kept.
+        folder: where the shards go, local or bucket.
+        meta: what makes the codes (system, weights, source): a folder holds one such set.
+        shards: how many there are in all.
+        keep_pictures: whether records keep their pictures beside the codes, as systems that also read features need.
+        process: (index, number of processes).
+        progress: told (records passed, records of this process) after each batch.
+
+    Returns:
+        How many records were written (``written``) and how many were skipped, by reason.
+
+    Raises:
+        UserError: if `folder` holds the shards of another job.
+    """
+    meta = {**meta, "records": len(source), "pictures": keep_pictures}
+    mine = [s for s in records.start_shards(folder, meta, shards) if s % process[1] == process[0]]
+    spans = {shard: records.shard_span(len(source), shards, shard) for shard in mine}
+    total, passed, counts = sum(map(len, spans.values())), 0, Counter()
+    for shard, span in spans.items():
+
+        def tell(read: int, before: int = passed) -> None:
+            if progress:
+                progress(before + read, total)
+
+        encoded = encode_records(pipeline, source, span, keep_pictures, counts, tell)
+        counts["written"] += records.write_shard(folder, shard, shards, encoded)
+        passed += len(span)
+    return counts
+
+
+def encode_records(
+    pipeline: Pipeline,
+    source: RecordSource,
+    span: Sequence[int],
+    keep_pictures: bool,
+    skipped: Counter[str],
+    tell: Callable[[int], None],
+) -> Iterator[dict[str, Any]]:
+    """The records of one shard with their ``codes``, one array a picture; bad records are left out and counted."""
+    named = 0
+    for start in range(0, len(span), pipeline.settings.batch_size):
+        read = []
+        for index in span[start : start + pipeline.settings.batch_size]:
+            try:
+                read.append(_read(source[index], keep_pictures, index))
+            except BadExample as error:
+                skipped[error.reason] += 1
+                named += 1
+                if named <= NAMED:
+                    log.warning("skipped record %d: %s", index, error)
+        yield from _with_codes(pipeline, read)
+        tell(min(start + pipeline.settings.batch_size, len(span)))
+
+
+def _with_codes(pipeline: Pipeline, read: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Iterator[dict[str, Any]]:
+    images = [image for _, found in read for image in found]
+    codes = iter(pipeline.encode(images, codes_alone=True).codes[:, 0] if images else ())
+    for record, found in read:
+        yield {**record, "codes": list(itertools.islice(codes, len(found)))}
+
+
+def _read(record: Mapping[str, Any], keep_pictures: bool, index: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """A record as it is to be written, and its pictures."""
+    rest = {name: value for name, value in record.items() if name not in (*FIELDS, "folder")}
+    rest.setdefault("id", str(index))
+    found: list[np.ndarray] = []
+    for name in FIELDS:
+        if name not in record:
+            continue
+        several = isinstance(record[name], list | tuple)
+        values = [_contents(v, record.get("folder")) for v in (record[name] if several else [record[name]])]
+        found += [pictures.decode(value) for value in values]
+        if keep_pictures:
+            rest[name] = values if several else values[0]
+    if not found:
+        raise BadExample("image missing", f"{rest['id']}: none of {', '.join(FIELDS)}")
+    return rest, found
+
+
+def _contents(value: Any, folder: str | None) -> Any:
+    """The picture itself in the place of its path, so that shards stand alone."""
+    if not isinstance(value, str):
+        return value
+    file = epath.Path(folder) / value if folder else epath.Path(value)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadExample("image missing", f"{file}: {error.strerror or error}") from None
