@@ -17,7 +17,7 @@ import tensorboardX
 from clu import metrics
 from etils import epath
 from flax import struct
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import ArrayLike
 from tensorboardX import record_writer
 
 from unitok_jax.errors import writing
@@ -28,7 +28,7 @@ from unitok_jax.systems.base import Aux
 class Sum(metrics.Metric):
     """Adds up over micro-batches and steps."""
 
-    total: Float[Array, ""]
+    total: jax.Array
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Sum":
@@ -38,7 +38,7 @@ class Sum(metrics.Metric):
     def merge(self, other: "Sum") -> "Sum":
         return Sum(self.total + other.total)
 
-    def compute(self) -> Array:
+    def compute(self) -> jax.Array:
         return self.total
 
 
@@ -46,12 +46,12 @@ class Sum(metrics.Metric):
 class Largest(metrics.Metric):
     """Keeps the largest value seen."""
 
-    value: Int[Array, ""]
+    value: jax.Array
 
     def merge(self, other: "Largest") -> "Largest":
         return Largest(jnp.maximum(self.value, other.value))
 
-    def compute(self) -> Array:
+    def compute(self) -> jax.Array:
         return self.value
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float
 
@@ -29,7 +30,7 @@ class ScheduleSettings:
     factors: tuple[float, ...] = ()
 
 
-Schedule = Callable[[ArrayLike], Float[ArrayLike, ""]]  # the number of updates made so far -> factor
+Schedule = Callable[[ArrayLike], jax.Array]  # the number of updates made so far -> factor, a scalar
 
 
 def build_schedule(settings: ScheduleSettings, steps: int, where: str = "config.optimizer.schedule") -> Schedule:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from unitok_jax.parallel.rules import Rules, follow, param_shardings
 from unitok_jax.systems.base import Params, Stage, State
@@ -20,16 +20,16 @@ class TrainState:
     """Everything that a step changes; all of it is checkpointed.
 
     Attributes:
-        step: how many steps were taken, skipped ones included.
-        skipped: how many of the latest steps in a row were skipped because a loss or gradient was not finite.
+        step: int32 [], how many steps were taken, skipped ones included.
+        skipped: int32 [], how many of the latest steps in a row were skipped because a loss or gradient was not finite.
         params: all parameters; frozen ones in the compute dtype, the others float32.
         state: what the stage carries besides.
         opt_state: by phase.
         ema: moving average of the trained parameters, or empty.
     """
 
-    step: Int[Array, ""]
-    skipped: Int[Array, ""]
+    step: jax.Array
+    skipped: jax.Array
     params: Params
     state: State
     opt_state: dict[str, Any]

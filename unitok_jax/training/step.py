@@ -167,8 +167,8 @@ def _move(optimizer: Optimizer, state: TrainState, sums: _Sums) -> tuple[TrainSt
         state=sums.model_state,
         opt_state=opt_state | {name: moved},
     )
-    grad_norm = optax.global_norm(sums.grads)
-    scalars = {"loss": sums.loss, "grad_norm": grad_norm, "update_norm": optax.global_norm(updates)}
+    grad_norm = optax.tree.norm(sums.grads)
+    scalars = {"loss": sums.loss, "grad_norm": grad_norm, "update_norm": optax.tree.norm(updates)}
     aux = {f"{key}/{name}": metrics.Average.from_model_output(value) for key, value in scalars.items()}
     return new, _join(sums.aux, aux), jnp.isfinite(sums.loss) & jnp.isfinite(grad_norm)
 

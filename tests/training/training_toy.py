@@ -12,7 +12,7 @@ from clu import metrics
 
 from unitok_jax.data.example import Example
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec
-from unitok_jax.systems.base import Phase, Stage
+from unitok_jax.systems.base import Phase, Stage, System
 
 WEIGHTS = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
 SHARDING = (
@@ -23,7 +23,7 @@ SHARDING = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ToySystem:
+class ToySystem(System):
     """`noise` adds key-drawn noise to the inputs; `bad_from` makes the loss infinite once a token is that large."""
 
     model: Mapping[str, Any]
