@@ -48,12 +48,13 @@ class Example:
 
 REASONS = (
     "bad JSON line",
-    "file cannot be read",
+    "record cannot be read",
     "missing text",
     "image missing",
     "image cannot be decoded",
     "image too large",
-    "pictures do not match the text",
+    "image symbols do not match the images",
+    "no assistant turn",
     "no precomputed codes",
     "longer than the row",
     "other",

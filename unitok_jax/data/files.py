@@ -1,5 +1,9 @@
 """Files named in a config: local or in a bucket, told by name when missing."""
 
+import json
+import uuid
+from typing import Any
+
 import numpy as np
 from etils import epath
 
@@ -47,14 +51,29 @@ def read_span(path: epath.Path, start: int, length: int) -> bytes:
             file.seek(start)
             data = file.read(length)
     except OSError as error:
-        raise BadExample("file cannot be read", f"{path}: {error}") from None
+        raise BadExample("record cannot be read", f"{path}: {error}") from None
     if len(data) < length:
-        raise BadExample("file cannot be read", f"{path}: ends within a record")
+        raise BadExample("record cannot be read", f"{path}: ends within a record")
     return data
 
 
+def json_object(text: bytes, name: str) -> dict[str, Any]:
+    """Parses one record.
+
+    Raises:
+        BadExample: if it is not a JSON object; `name` says which one.
+    """
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise BadExample("bad JSON line", f"{name}: {error}") from None
+    if not isinstance(record, dict):
+        raise BadExample("bad JSON line", f"{name}: not an object")
+    return record
+
+
 def line_spans(path: epath.Path) -> np.ndarray:
-    """(start byte, length) of every line that is not blank, int64 [lines, 2], and its number in a third column."""
+    """(start byte, length, line number) of every line that is not blank, int64 [lines, 3]."""
     spans, start = [], 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -62,3 +81,10 @@ def line_spans(path: epath.Path) -> np.ndarray:
                 spans.append((start, len(line), number))
             start += len(line)
     return np.array(spans, np.int64).reshape(-1, 3)
+
+
+def write_whole(path: epath.Path, content: bytes) -> None:
+    """Writes a file so that it is either there whole or not at all."""
+    part = path.parent / f"{path.name}.part-{uuid.uuid4().hex}"
+    part.write_bytes(content)
+    part.replace(path)

@@ -31,10 +31,19 @@ def check(row: ExampleRow, spec: RowSpec, codes: bool) -> None:
     for name, view in spec.views.items():
         if counts[name] > view.images:
             raise BadExample("longer than the row", f"{counts[name]} pictures of {name}, room for {view.images}")
+    if _sizes(row) > _pictures_room(spec):
+        raise BadExample("longer than the row", f"{_sizes(row)} pictures, room for {_pictures_room(spec)}")
+    if codes and row.codes is not None and spec.code_view is not None:
+        outputs = spec.views[spec.code_view].outputs
+        if np.shape(row.codes)[1:] != (outputs,):
+            raise BadExample(
+                "no precomputed codes", f"codes of shape {np.shape(row.codes)}, expected [images, {outputs}]"
+            )
     for modality, name in _views_by_modality(spec).items():
         slots = np.asarray(row.slots)[np.asarray(row.modality) == modality]
         if slots.size and slots.max() >= counts[name] * spec.views[name].outputs:
-            reason = "no precomputed codes" if codes and name == spec.code_view else "pictures do not match the text"
+            without_codes = codes and name == spec.code_view
+            reason = "no precomputed codes" if without_codes else "image symbols do not match the images"
             raise BadExample(reason, f"slot {slots.max()}, {counts[name]} pictures of {name}")
 
 
@@ -44,7 +53,7 @@ class Line:
     def __init__(self, spec: RowSpec, codes: bool):
         self.spec, self.codes = spec, codes
         self.rows: list[ExampleRow] = []
-        self._used = 0
+        self._used = self._sizes = 0
         self._pictures = dict.fromkeys(spec.views, 0)
 
     def fits(self, row: ExampleRow) -> bool:
@@ -52,13 +61,15 @@ class Line:
         if self.rows and not self.spec.pack:
             return False
         counts = pictures(row, self.spec, self.codes)
-        roomy = all(self._pictures[name] + counts[name] <= view.images for name, view in self.spec.views.items())
+        roomy = self._sizes + _sizes(row) <= _pictures_room(self.spec)
+        roomy &= all(self._pictures[name] + counts[name] <= view.images for name, view in self.spec.views.items())
         return roomy and (not self.spec.length or self._used + len(row.tokens) <= self.spec.length)
 
     def add(self, row: ExampleRow) -> None:
         """Appends a row that fits."""
         self.rows.append(row)
         self._used += len(row.tokens)
+        self._sizes += _sizes(row)
         for name, count in pictures(row, self.spec, self.codes).items():
             self._pictures[name] += count
 
@@ -84,7 +95,7 @@ def empty(spec: RowSpec, batch: int, codes: bool) -> HostBatch:
             result["blocks"] = np.full(shape, -1, np.int32)
     if views:
         result["filled"] = {name: np.zeros((batch, view.images), bool) for name, view in views.items()}
-        result["sizes"] = np.zeros((batch, max(view.images for view in views.values()), 2), np.int32)
+        result["sizes"] = np.zeros((batch, _pictures_room(spec), 2), np.int32)
         if codes and spec.code_view is not None:
             view = views.pop(spec.code_view)
             result["codes"] = np.zeros((batch, view.images, view.outputs), np.int32)
@@ -110,6 +121,14 @@ def _blank(view: View, batch: int) -> np.ndarray:
     return np.zeros((batch, view.images, view.height, view.width, 3), np.uint8)
 
 
+def _sizes(row: ExampleRow) -> int:
+    return 0 if row.sizes is None else len(row.sizes)
+
+
+def _pictures_room(spec: RowSpec) -> int:
+    return max((view.images for view in spec.views.values()), default=0)
+
+
 def _views_by_modality(spec: RowSpec) -> dict[Modality, str]:
     return {view.modality: name for name, view in spec.views.items() if view.outputs}
 
@@ -125,7 +144,7 @@ def _write_line(batch: HostBatch, index: int, rows: Sequence[ExampleRow], spec: 
             batch["blocks"][index, span] = np.where(row.blocks >= 0, row.blocks + block, -1)
             block += int(np.max(row.blocks, initial=-1)) + 1
         _write_pictures(batch, index, row, spec, codes, before)
-        if row.sizes is not None and "sizes" in batch:
+        if _sizes(row):
             batch["sizes"][index, sizes : sizes + len(row.sizes)] = row.sizes
             sizes += len(row.sizes)
     if rows and rows[0].label is not None:

@@ -60,6 +60,8 @@ def _from_bytes(data: bytes, name: str) -> np.ndarray:
 
 def _rgb(image: Image.Image) -> np.ndarray:
     """RGB; what is transparent is laid on white, truncated as UniToken's image reader does."""
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return np.array(image.convert("RGB"))
     rgba = np.array(image.convert("RGBA"))

@@ -8,7 +8,8 @@ A record's fields, whatever its source:
 - ``caption``: a string or a list of which one is drawn; ``instruction``: what an edit must do.
 - ``prompt``, ``text``: plain text, with or without a request before it.
 - ``questions``, ``answers``: lists of the same length.
-- ``conversations``: ``[{"from": "human" | "gpt", "value": text}]``, with ``<image>`` where a picture stands.
+- ``conversations``: ``[{"from": "human" | "gpt", "value": text}]``, with ``<image>`` where a picture stands;
+  pictures without any such mark stand in front of the first turn.
 - ``label``: a class; ``id``: the record's name in logs.
 
 Prompts are templates of which one is drawn; ``{caption}``, ``{instruction}`` and ``{question}`` are filled in.
@@ -64,12 +65,15 @@ def conversation(record: Record, prompts: Prompts, rng: np.random.Generator) -> 
     if not isinstance(messages, (list, tuple)) or not messages:
         raise BadExample("missing text", f"{_name(record)}: no conversations")
     turns = tuple(_turn(record, message) for message in messages)
+    field = "images" if "images" in record else "image"
+    if not any(IMAGE in turn.text for turn in turns) and record.get(field):
+        count = len(record[field]) if isinstance(record[field], (list, tuple)) else 1
+        turns = (Turn(turns[0].role, IMAGE * count + turns[0].text), *turns[1:])
     if any(IMAGE in turn.text for turn in turns if turn.role == "assistant"):
         task = Task.GENERATION
     else:
         task = Task.UNDERSTANDING if any(IMAGE in turn.text for turn in turns) else Task.TEXT
-    fields = ("images",) if "images" in record else ("image",)
-    return _example(record, turns, task, () if task is Task.TEXT else fields)
+    return _example(record, turns, task, () if task is Task.TEXT else (field,))
 
 
 def question(record: Record, prompts: Prompts, rng: np.random.Generator) -> Example:
@@ -122,7 +126,9 @@ def _example(record: Record, turns: tuple[Turn, ...], task: Task, fields: Sequen
     wanted = sum(turn.text.count(IMAGE) for turn in turns) if turns else 1
     for kind, given in (("pictures", images or codes or ()), ("codes", codes)):
         if given is not None and len(given) != wanted:
-            raise BadExample("pictures do not match the text", f"{_name(record)}: {len(given)} {kind}, {wanted} places")
+            raise BadExample(
+                "image symbols do not match the images", f"{_name(record)}: {len(given)} {kind}, {wanted} places"
+            )
     label = record.get("label")
     return Example(_name(record), turns, images, task, codes, None if label is None else int(label))
 

@@ -8,12 +8,13 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config, near
 
 
+@runtime_checkable
 class RecordSource(Protocol):
     """What every `Source` offers."""
 

@@ -1,11 +1,9 @@
 """A JSONL file, one record a line, beside a folder of pictures."""
 
 import dataclasses
-import json
 from typing import Any
 
 from unitok_jax.data import files
-from unitok_jax.data.example import BadExample
 
 
 @dataclasses.dataclass
@@ -33,10 +31,5 @@ class Source:
     def __getitem__(self, index: int) -> dict[str, Any]:
         start, length, number = map(int, self._spans[index])
         name = f"{self._path.name}:{number}"
-        try:
-            record = json.loads(files.read_span(self._path, start, length))
-        except ValueError as error:
-            raise BadExample("bad JSON line", f"{name}: {error}") from None
-        if not isinstance(record, dict):
-            raise BadExample("bad JSON line", f"{name}: not an object")
+        record = files.json_object(files.read_span(self._path, start, length), name)
         return {"id": name, **record, "folder": str(self._folder)}
