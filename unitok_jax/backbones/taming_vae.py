@@ -10,7 +10,17 @@ from typing import Any, Literal
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from unitok_jax.layers.conv import AttentionBlock, GroupNorm, ResnetBlock, conv1, conv3, double, downsample
+from unitok_jax.layers.conv import (
+    AttentionBlock,
+    GroupNorm,
+    ResnetBlock,
+    conv1,
+    conv3,
+    double,
+    downsample,
+    fold,
+    unfold,
+)
 from unitok_jax.quantizers import nearest
 
 Aux = dict[str, Any]  # intermediates, nested like the parameters
@@ -18,8 +28,8 @@ Map = Float[Array, "batch height width channels"]
 Codes = Int[Array, "batch rows columns"]
 
 SHARDING = (
-    (r"/(conv_in|conv_out|conv1|conv2|shortcut|downsample|upsample|q|k|v|out)/kernel$", (None, None, "fsdp", "tensor")),
-    (r"(^|/)(quant_conv|post_quant_conv)/kernel$", (None, None, "fsdp", "tensor")),
+    (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", (None, None, "fsdp", "tensor")),
+    (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", ("fsdp", "tensor")),
     (r"(^|/)codebook/embedding$", (None, None)),
     (r"/(norm|norm1|norm2|norm_out)/scale$", (None,)),
     (r"/bias$", (None,)),
@@ -43,6 +53,8 @@ class VAEConfig:
         in_channels: of the picture that is read.
         out_channels: of the picture that is written.
         groups: of the group norms.
+        patch: side of the square of pixels that `conv_in` and `conv_out` see as one, its channels side by side; 1 in
+            the released models, 2 spares small networks the costly full resolution.
         l2_norm: whether latents and codes are normalised before they are compared, and codes when looked up.
         dtype: compute type of the convolutions.
     """
@@ -58,13 +70,14 @@ class VAEConfig:
     in_channels: int = 3
     out_channels: int = 3
     groups: int = 32
+    patch: int = 1
     l2_norm: bool = False
     dtype: str = "float32"
 
     @property
     def factor(self) -> int:
         """Pixels a code stands for, in each direction."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
     def width(self, level: int) -> int:
         """Channels of a level."""
@@ -72,7 +85,7 @@ class VAEConfig:
 
     def attends(self, level: int) -> bool:
         """Whether the level's nominal resolution is listed in `attn_resolutions`."""
-        return self.resolution // 2**level in self.attn_resolutions
+        return self.resolution // (self.patch * 2**level) in self.attn_resolutions
 
 
 class Level(nn.Module):
@@ -121,7 +134,7 @@ class Encoder(nn.Module):
     def __call__(self, x: Map) -> tuple[Map, Aux]:
         c, aux = self.config, {}
         last = len(c.multipliers) - 1
-        x = aux["conv_in"] = conv3(c.channels, c.dtype, "conv_in")(x)
+        x = aux["conv_in"] = conv3(c.channels, c.dtype, "conv_in")(fold(x, c.patch))
         for i in range(last + 1):
             level = Level(c, i, c.res_blocks, "downsample" if i < last else None, name=f"down_{i}")
             x, aux[f"down_{i}"] = level(x)
@@ -146,7 +159,8 @@ class Decoder(nn.Module):
             level = Level(c, i, c.res_blocks + 1, "upsample" if i else None, name=f"up_{i}")
             x, aux[f"up_{i}"] = level(x)
         x = aux["norm_out"] = GroupNorm(c.groups, name="norm_out")(x)
-        x = aux["conv_out"] = conv3(c.out_channels, c.dtype, "conv_out")(nn.swish(x))
+        x = conv3(c.out_channels * c.patch**2, c.dtype, "conv_out")(nn.swish(x))
+        x = aux["conv_out"] = unfold(x, c.patch)
         return x, aux
 
 
