@@ -47,20 +47,9 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), sort_keys=True, indent=1, default=list)
 
 
-def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote, locked; tuples come back as they were read, as lists made tuples."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
-
-
 def config_hash(config: ConfigDict) -> str:
     """Twelve hex digits that name a config in reports and model cards."""
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
-
-
-def _tuples(value):
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _run(path: Path, arg: str) -> ConfigDict:
@@ -117,11 +106,13 @@ def _override(config: ConfigDict, overrides: Iterable[str]) -> None:
         argv.append(f"--{name}={value}")
     flag_values = flags.FlagValues()
     argv = ["unitok", *argv]
-    config_flags.DEFINE_config_dict(FLAG, config, flag_values=flag_values, sys_argv=argv)
     try:
+        config_flags.DEFINE_config_dict(FLAG, config, flag_values=flag_values, sys_argv=argv)
         flag_values(argv)
-    except (flags.Error, ValueError, TypeError, LookupError) as error:
-        raise UserError(_one_line(error)) from error
+    except LookupError as error:
+        raise UserError(f"{' '.join(argv[1:])}: no such key or index ({error})") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def _check_key(config: ConfigDict, name: str) -> None:
@@ -136,7 +127,3 @@ def _check_key(config: ConfigDict, name: str) -> None:
         if indexed:
             return  # into a list: ml_collections follows it
         node, where = node[key], f"{where}.{key}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
