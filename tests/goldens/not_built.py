@@ -14,11 +14,9 @@ NOT_BUILT: dict[tuple[str, str], str] = {
         ("unitoken", kind): _B
         for kind in (
             "greedy_understanding",
-            "logits_processors",
             "prep_anyres",
             "prep_discrete_and_conversation",
             "sampler_and_schedule",
-            "t2i_cfg_greedy",
             "train_forward",
         )
     },
