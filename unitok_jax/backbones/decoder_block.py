@@ -14,7 +14,7 @@ from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import HeadLayerNorm, RMSNorm
 from unitok_jax.layers.rope import rotate
 
-Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, T, K, H]
+Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, K, T, H]
 
 
 @struct.dataclass
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         q, k = (rotate(part, reading.cos, reading.sin) for part in (q, k))
         if memory is not None:
             keys, values = (write_layer(m, new, layer, reading.index) for m, new in zip(memory, (k, v), strict=True))
-            memory, k, v = (keys, values), keys[layer].astype(q.dtype), values[layer].astype(q.dtype)
+            memory, k, v = (keys, values), *(m[layer].swapaxes(1, 2).astype(q.dtype) for m in (keys, values))
         read = attention(q, k, v, reading.mask)
         out = nn.DenseGeneral(config.width, axis=(-2, -1), use_bias=False, dtype=config.dtype, name="out")(read)
         return out, memory

@@ -78,12 +78,15 @@ def xla_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
     """The plain form: scores [B, K, N/K, S, T] in memory."""
     batch, q_len, heads, head_dim = q.shape
     k_len, kv_heads = k.shape[1:3]
-    grouped = q.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim)
-    scores = jnp.einsum("bskgh,btkh->bkgst", grouped, k, preferred_element_type=jnp.float32) * scale
+    # heads lead, so that both products are plain batched matrix products
+    q = q.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim).transpose(0, 2, 3, 1, 4)
+    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
+    scores = jnp.einsum("bkgsh,bkth->bkgst", q, k, preferred_element_type=jnp.float32) * scale
     seen = allowed(mask, q_len, k_len)
     scores = jnp.where(seen[:, None, None], scores, LOWEST)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("bkgst,btkh->bskgh", weights, v).reshape(q.shape)
+    out = jnp.einsum("bkgst,bkth->bkgsh", weights, v)
+    out = out.transpose(0, 3, 1, 2, 4).reshape(batch, q_len, heads, head_dim)
     if mask.q_segments is None:
         return out
     return jnp.where(seen.any(-1)[:, :, None, None], out, 0)
