@@ -23,6 +23,7 @@ State = dict[str, Any]  # what a stage carries besides parameters: EMA codebooks
 Batch = dict[str, Any]  # see docs/architecture.md, "Batch"
 Aux = dict[str, metrics.Metric]  # merged over micro-batches and steps, computed when logged
 Carry = dict[str, jax.Array]  # what a phase hands to the next one of the same step
+Settle = Callable[[Params, State, jax.Array, Carry], tuple[Params, State]]
 Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
 
 
@@ -50,11 +51,15 @@ class Phase:
         trains: regexes, searched in parameter paths such as ``lm/head/kernel``; must lie within `Stage.trainable`.
         loss: ``(params, state, batch, key, carry) -> (loss, aux, state, carry)``. The loss is a sum over the
             micro-batch divided by ``batch['totals'][name]``, so that the micro-batches' losses add up to the step's.
+        settle: runs after the phase's update, for what moves parameters without a gradient (restarts of codes):
+            ``(params, state, key, carry) -> (params, state)``, every array of the carry with a leading axis of
+            micro-batches; None where there is nothing of the kind.
     """
 
     name: str
     trains: tuple[str, ...]
     loss: Loss
+    settle: Settle | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,9 @@ def make_train_step(
             places = shardings_of(partition.split(abstract.params, optimizer.members)[0])
             sums = _sum_gradients(phase, optimizer, new, micro, totals, carries, phase_key, places)
             new, phase_aux, phase_finite = _move(optimizer, new, sums)
+            if phase.settle is not None:
+                settled = phase.settle(new.params, new.state, jax.random.fold_in(phase_key, accumulate), sums.carries)
+                new = new.replace(params=settled[0], state=settled[1])
             aux = _join(aux, phase_aux)
             skips[f"skipped/{phase.name}"] = Sum.of(finite & ~phase_finite)
             finite, carries = finite & phase_finite, sums.carries

@@ -27,8 +27,8 @@ def artefacts(config: UniTokenConfig) -> dict[str, Table]:
     ``siglip_vision``: the vision tower by itself.
     """
     lm = decoder_table(config.lm).under("", "lm/")
-    vit = siglip_table()
-    text = siglip_text_table(config.text.vocab_size).under("", "text/") if config.text else Table((), _NO_TEXT)
+    vit = siglip_table(config.vit)
+    text = siglip_text_table(config.text).under("", "text/") if config.text else Table((), _NO_TEXT)
     return {
         "unitoken": lm + vit.under("vit.", "vit/") + _ADAPTER + _VQMODEL,
         "lumina_mgpt": lm + _VQMODEL,

@@ -1,0 +1,12 @@
+"""UniToken: one decoder over VQGAN codes and SigLIP features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unitok_jax.systems.unitoken import config
+from unitok_jax.systems.unitoken.system import UniToken
+
+
+def build(model: Mapping[str, Any]) -> UniToken:
+    """The system from `config.model`; see `config.UniTokenConfig`."""
+    return UniToken(*config.read(model))

@@ -1,0 +1,170 @@
+"""UniToken's rows: a conversation with images becomes ids, targets and slots.
+
+An image reads ``BOI h w {codes, newline a row} SEP {features} EOI``; every turn ends with an end-of-turn id
+(UniToken specification, section 8; the released item processor and ``ChameleonXLLMXForConditionalGeneration``).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from unitok_jax.data.example import IMAGE, BadExample, Example, Turn
+from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.systems.unitoken.vocabulary import TokenIds, Vocabulary
+
+IGNORE = -100  # a label that is not learnt
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageShape:
+    """How an image stands in a row: `rows` x `columns` codes and `features` continuous positions."""
+
+    rows: int
+    columns: int
+    features: int
+
+
+@dataclasses.dataclass
+class _Piece:
+    """A run of positions; `labels` are the ids to be predicted at these very positions, or IGNORE."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    modality: np.ndarray
+    slots: np.ndarray
+
+
+def conversation(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_features: bool) -> ExampleRow:
+    """Lays out an example for training: the assistant's turns are learnt, and the SEP of every image.
+
+    Args:
+        example: user and assistant turns; `IMAGE` symbols stand for its images in order. Images without any
+            symbol are put in front of the first turn, as released.
+        shape: how each image stands in the row.
+        answer_features: whether images in answers carry SEP and features behind their codes (as released). The
+            codes come before, so they cannot learn from them.
+
+    Raises:
+        BadExample: when symbols and images do not match or nothing is to be learnt.
+    """
+    if not any(turn.role == "assistant" for turn in example.turns):
+        raise BadExample("no assistant turn", example.id)
+    return _row(example, list(_pieces(example, vocabulary, shape, answer_features)))
+
+
+def prompt(example: Example, vocabulary: Vocabulary, shape: ImageShape, draw: bool) -> ExampleRow:
+    """Lays out an example up to where the model writes: after the last user turn.
+
+    With `draw` the fixed prefix of an image answer follows, ending in BOI, as in the released text-to-image path.
+    """
+    pieces = list(_pieces(example, vocabulary, shape, answer_features=True))
+    if draw:
+        pieces.append(_text([*vocabulary.ids.image_prefix, vocabulary.ids.boi], learn=False))
+    return _row(example, pieces)
+
+
+def image_start(ids: TokenIds, example: Example) -> ExampleRow:
+    """The row of an unconditional branch: its context begins at BOI, without the text before it."""
+    return _row(dataclasses.replace(example, images=(), codes=None), [_text([ids.boi], learn=False)])
+
+
+def featured(example: Example, answer_features: bool) -> list[int]:
+    """Indices of the images whose features stand in the row: all, or those of user turns."""
+    owners = [turn.role for turn in _with_symbols(example) for _ in range(turn.text.count(IMAGE))]
+    return [i for i, role in enumerate(owners) if answer_features or role == "user"]
+
+
+def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_features: bool) -> Iterator[_Piece]:
+    ids = vocabulary.ids
+    images = iter(range(_placed(example)))
+    views = {image: view for view, image in enumerate(featured(example, answer_features))}
+    yield _text([ids.bos], learn=False)
+    for turn in _with_symbols(example):
+        learn = turn.role == "assistant"
+        segments = turn.text.split(IMAGE)
+        for i, segment in enumerate(segments):
+            if segment:
+                yield _text(vocabulary.encode(segment), learn)
+            if i + 1 < len(segments):
+                image = next(images)
+                yield _image(image, views.get(image), ids, shape, learn)
+        yield _text([ids.end_of_turn], learn)
+
+
+def _placed(example: Example) -> int:
+    """The number of images, checked against the symbols that stand for them."""
+    symbols = sum(turn.text.count(IMAGE) for turn in _with_symbols(example))
+    images = len(example.codes if example.codes is not None else example.images)
+    if symbols != images:
+        raise BadExample("image symbols do not match the images", f"{example.id}: {symbols} symbols, {images} images")
+    return images
+
+
+def _with_symbols(example: Example) -> tuple[Turn, ...]:
+    images = len(example.codes if example.codes is not None else example.images)
+    if not images or any(IMAGE in turn.text for turn in example.turns):
+        return example.turns
+    first, *rest = example.turns
+    return (dataclasses.replace(first, text=f"{IMAGE} " * images + first.text), *rest)
+
+
+def _text(ids: list[int], learn: bool) -> _Piece:
+    values = np.asarray(ids, np.int32)
+    zeros = np.zeros(len(ids), np.int32)
+    return _Piece(values, values if learn else np.full_like(values, IGNORE), zeros, zeros)
+
+
+def _image(index: int, view: int | None, ids: TokenIds, shape: ImageShape, learn: bool) -> _Piece:
+    """Image `index` of the row; its features are those of picture `view`, or left out where that is None.
+
+    The codes' ids are left at the offset, to be written where the codes are known.
+    """
+    codes = _code_part(index, ids, shape)
+    values, modality, slots = (
+        np.concatenate(parts) for parts in zip(codes, _feature_part(view, ids, shape), strict=True)
+    )
+    labels = np.where((modality != Modality.FEATURE) & learn, values, IGNORE)
+    if view is not None:
+        labels[len(codes[0])] = ids.sep  # learnt even where the image belongs to the question, as released
+    return _Piece(values, labels, modality, slots)
+
+
+def _code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
+    """(ids, modality, slots) of ``BOI h w {codes, newline a row}``."""
+    head = [ids.boi, ids.grid + shape.rows // 2, ids.grid + shape.columns // 2]
+    code = np.ones((shape.rows, shape.columns + 1), bool)
+    code[:, -1] = False
+    body = np.where(code, ids.code_offset, ids.newline).ravel()
+    values = np.concatenate([head, body]).astype(np.int32)
+    modality, slots = np.zeros_like(values), np.zeros_like(values)
+    at = np.flatnonzero(code) + len(head)
+    modality[at] = Modality.CODE
+    slots[at] = index * len(at) + np.arange(len(at))
+    return values, modality, slots
+
+
+def _feature_part(view: int | None, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
+    """(ids, modality, slots) of ``SEP {features} EOI``, or of a lone EOI."""
+    if view is None:
+        return np.array([ids.eoi], np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
+    values = np.array([ids.sep, *[ids.bos] * shape.features, ids.eoi], np.int32)
+    modality, slots = np.zeros_like(values), np.zeros_like(values)
+    modality[1:-1] = Modality.FEATURE
+    slots[1:-1] = view * shape.features + np.arange(shape.features)
+    return values, modality, slots
+
+
+def _row(example: Example, pieces: list[_Piece]) -> ExampleRow:
+    labels = np.concatenate([piece.labels for piece in pieces])
+    following = np.append(labels[1:], IGNORE)
+    learnt = following != IGNORE
+    return ExampleRow(
+        tokens=np.concatenate([piece.ids for piece in pieces]).astype(np.int32),
+        targets=np.where(learnt, following, 0).astype(np.int32),
+        loss_weights=learnt.astype(np.float32),
+        modality=np.concatenate([piece.modality for piece in pieces]).astype(np.int8),
+        slots=np.concatenate([piece.slots for piece in pieces]).astype(np.int32),
+        task=example.task,
+        sizes=np.asarray([image.shape[:2] for image in example.images], np.int32).reshape(-1, 2),
+    )
