@@ -1,0 +1,42 @@
+"""The `unitok` command: reads its arguments, calls one function, shows what it gave."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from unitok_jax.cli.arguments import parse
+from unitok_jax.errors import UserError
+
+# What a shell learns from the exit code; anything else is a fault of ours and keeps its traceback.
+DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments after ``unitok``; by default the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 the system refused (disk, permissions), 2 a mistake told in one line,
+        130 interrupted.
+    """
+    try:
+        command, args = parse(sys.argv[1:] if argv is None else argv)
+        command(args)
+        sys.stdout.flush()
+    except UserError as error:
+        return _told(error, MISTAKEN)
+    except BrokenPipeError:  # whoever read us, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _told(error, FAILED)
+    except KeyboardInterrupt:
+        return _told("interrupted", INTERRUPTED)
+    return DONE
+
+
+def _told(error: object, code: int) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    return code

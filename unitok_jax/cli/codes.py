@@ -1,0 +1,58 @@
+"""`unitok tokenize`."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.data.sources import open_source
+from unitok_jax.errors import UserError, writing
+from unitok_jax.inference.tokenize import tokenize_source
+from unitok_jax.parallel import distributed
+from unitok_jax.training.checkpoints import find_step
+
+
+def tokenize(args: argparse.Namespace) -> None:
+    """Writes a source's codes as shards and prints how many records were written, and skipped by reason."""
+    if args.shards < 1:
+        raise UserError(f"--shards: expected 1 or more, got {args.shards}")
+    distributed.initialize()
+    kind, options = args.source[0], _options(args.source[1:])
+    source = open_source(kind, options, "--source")
+    pipeline, config = load_pipeline(args.workdir)
+    meta = {"system": config.system, "weights": str(find_step(args.workdir)), "source": {"kind": kind, **options}}
+    with using(pipeline, config), writing(args.out):
+        counts = tokenize_source(
+            pipeline,
+            source,
+            args.out,
+            meta,
+            shards=args.shards,
+            keep_pictures=not args.drop_pictures,
+            process=(jax.process_index(), jax.process_count()),
+            progress=_tell,
+        )
+    for name, count in counts.items():
+        print(f"{name}\t{count}")
+
+
+def _options(items: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` each; a value is a Python literal, else text."""
+    options: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--source: an option of a source reads key=value, got {item!r}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def _tell(done: int, total: int) -> None:
+    print(f"{done}/{total} records", file=sys.stderr, flush=True)

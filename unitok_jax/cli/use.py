@@ -1,0 +1,78 @@
+"""`unitok caption | ask | generate | reconstruct`: a trained model at work."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.data import pictures
+from unitok_jax.data.example import BadExample
+from unitok_jax.errors import UserError, writing
+from unitok_jax.evaluation.sheets import save_picture
+
+
+def caption(args: argparse.Namespace) -> None:
+    """Prints each picture's path and caption, with a tab between."""
+    images = _read(args.images)
+    pipeline, config = load_pipeline(args.workdir)
+    with using(pipeline, config):
+        _show(args.images, pipeline.caption(images))
+
+
+def ask(args: argparse.Namespace) -> None:
+    """Prints each picture's path and answer, with a tab between."""
+    images = _read(args.images)
+    pipeline, config = load_pipeline(args.workdir)
+    with using(pipeline, config):
+        _show(args.images, pipeline.ask(images, [args.question] * len(images)))
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Draws `count` pictures of each prompt into a folder and prints their paths."""
+    if args.count < 1:
+        raise UserError(f"--count: expected 1 or more, got {args.count}")
+    prompts = [prompt for prompt in args.prompts for _ in range(args.count)]
+    pipeline, config = load_pipeline(args.workdir)
+    with using(pipeline, config):
+        drawn = pipeline.generate(prompts, seeds=args.seed, guidance=args.guidance, temperature=args.temperature)
+    names = [f"{args.seed + i:04d}-{_slug(prompt)}" for i, prompt in enumerate(prompts)]
+    _save(args.out, names, drawn)
+
+
+def reconstruct(args: argparse.Namespace) -> None:
+    """Writes each picture as its codes give it back into a folder and prints the paths."""
+    images = _read(args.images)
+    names = [epath.Path(path).stem for path in args.images]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"two pictures are named {twice}; their results would have one file name: give one at a time")
+    pipeline, config = load_pipeline(args.workdir)
+    with using(pipeline, config):
+        _save(args.out, names, pipeline.reconstruct(images))
+
+
+def _read(paths: Sequence[str]) -> list[np.ndarray]:
+    try:
+        return [pictures.decode(path) for path in paths]
+    except BadExample as error:
+        raise UserError(f"{error}; give picture files such as PNG or JPEG") from error
+
+
+def _show(names: Sequence[str], texts: Sequence[str]) -> None:
+    for name, text in zip(names, texts, strict=True):
+        print(f"{name}\t{text}")
+
+
+def _save(folder: str, names: Sequence[str], drawn: Sequence[np.ndarray]) -> None:
+    for name, picture in zip(names, drawn, strict=True):
+        path = epath.Path(folder) / f"{name}.png"
+        with writing(path):
+            save_picture(picture, path)
+        print(path)
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60]
