@@ -24,7 +24,9 @@ from unitok_jax.layers.conv import (
 from unitok_jax.quantizers import nearest
 
 Aux = dict[str, Any]  # intermediates, nested like the parameters
-Map = Float[Array, "batch height width channels"]
+Pictures = Float[Array, "batch height width channels"]
+Map = Float[Array, "batch rows columns features"]
+Latents = Float[Array, "batch rows columns embed_dim"]
 Codes = Int[Array, "batch rows columns"]
 
 SHARDING = (
@@ -97,7 +99,7 @@ class Level(nn.Module):
     resample: Literal["downsample", "upsample"] | None
 
     @nn.compact
-    def __call__(self, x: Map) -> tuple[Map, Aux]:
+    def __call__(self, x: Pictures) -> tuple[Map, Aux]:
         c, aux = self.config, {}
         for j in range(self.blocks):
             block = ResnetBlock(c.width(self.index), c.groups, c.dtype, name=f"block_{j}")
@@ -117,7 +119,7 @@ class Middle(nn.Module):
     config: VAEConfig
 
     @nn.compact
-    def __call__(self, x: Map) -> tuple[Map, Aux]:
+    def __call__(self, x: Pictures) -> tuple[Map, Aux]:
         c, aux, channels = self.config, {}, x.shape[-1]
         x = aux["block_1"] = ResnetBlock(channels, c.groups, c.dtype, name="block_1")(x)
         x = aux["attn_1"] = AttentionBlock(c.groups, c.dtype, name="attn_1")(x)
@@ -131,7 +133,7 @@ class Encoder(nn.Module):
     config: VAEConfig
 
     @nn.compact
-    def __call__(self, x: Map) -> tuple[Map, Aux]:
+    def __call__(self, x: Pictures) -> tuple[Map, Aux]:
         c, aux = self.config, {}
         last = len(c.multipliers) - 1
         x = aux["conv_in"] = conv3(c.channels, c.dtype, "conv_in")(fold(x, c.patch))
@@ -150,7 +152,7 @@ class Decoder(nn.Module):
     config: VAEConfig
 
     @nn.compact
-    def __call__(self, x: Map) -> tuple[Map, Aux]:
+    def __call__(self, x: Map) -> tuple[Pictures, Aux]:
         c, aux = self.config, {}
         last = len(c.multipliers) - 1
         x = aux["conv_in"] = conv3(c.width(last), c.dtype, "conv_in")(x)
@@ -193,30 +195,30 @@ class TamingVAE(nn.Module):
         self.post_quant_conv = conv1(c.z_channels, c.dtype, None)
         self.codebook = Codebook(c.codebook_size, c.embed_dim)
 
-    def encode(self, images: Map) -> tuple[Map, Aux]:
+    def encode(self, images: Pictures) -> tuple[Latents, Aux]:
         """Pictures in [-1, 1], [B, H, W, 3], to latents before quantisation, float32 [B, H/f, W/f, embed_dim]."""
         z, aux = self.encoder(images)
         return self.quant_conv(z).astype("float32"), {"encoder": aux}
 
-    def quantize(self, latents: Map) -> nearest.Quantized:
+    def quantize(self, latents: Latents) -> nearest.Quantized:
         """The nearest codes of latents [B, h, w, embed_dim]."""
         return nearest.quantize(latents, self.codebook(), l2_norm=self.config.l2_norm)
 
-    def decode(self, latents: Map) -> tuple[Map, Aux]:
+    def decode(self, latents: Latents) -> tuple[Pictures, Aux]:
         """Pictures, float32 [B, H, W, 3] about [-1, 1] (not clipped), from quantised latents [B, h, w, embed_dim]."""
         x = self.post_quant_conv(latents)
         picture, aux = self.decoder(x)
         return picture.astype("float32"), {"post_quant_conv": x, "decoder": aux}
 
-    def lookup(self, codes: Codes) -> Map:
+    def lookup(self, codes: Codes) -> Latents:
         """The latents, [B, h, w, embed_dim], that codes stand for."""
         return nearest.lookup(self.codebook(), codes, l2_norm=self.config.l2_norm)
 
-    def decode_codes(self, codes: Codes) -> tuple[Map, Aux]:
+    def decode_codes(self, codes: Codes) -> tuple[Pictures, Aux]:
         """Pictures from codes [B, h, w]."""
         return self.decode(self.lookup(codes))
 
-    def __call__(self, images: Map) -> tuple[Map, Aux]:
+    def __call__(self, images: Pictures) -> tuple[Pictures, Aux]:
         """Reconstructs pictures with straight-through gradients; `aux` also holds `latents` and `quantized`."""
         latents, encoded = self.encode(images)
         quantized = self.quantize(latents)

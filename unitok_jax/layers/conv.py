@@ -15,6 +15,7 @@ from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 
 Map = Float[Array, "batch height width channels"]
+Mapped = Float[Array, "batch rows columns features"]  # another size or width than the input's
 
 
 class GroupNorm(nn.Module):
@@ -63,20 +64,20 @@ def downsample(features: int, dtype: DTypeLike, name: str | None) -> nn.Conv:
     return nn.Conv(features, (3, 3), strides=2, padding=((0, 1), (0, 1)), dtype=dtype, name=name)
 
 
-def double(x: Map) -> Map:
+def double(x: Map) -> Mapped:
     """Doubles the size: repeats each pixel 2x2."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
-def fold(x: Map, patch: int) -> Map:
+def fold(x: Map, patch: int) -> Mapped:
     """Lays the pixels of each `patch` x `patch` square side by side: [B, H/p, W/p, p*p*C]."""
     b, h, w, c = x.shape
     squares = x.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
     return squares.reshape(b, h // patch, w // patch, patch * patch * c)
 
 
-def unfold(x: Map, patch: int) -> Map:
+def unfold(x: Map, patch: int) -> Mapped:
     """Undoes `fold`."""
     b, h, w, c = x.shape
     squares = x.reshape(b, h, w, patch, patch, -1).transpose(0, 1, 3, 2, 4, 5)
@@ -91,7 +92,7 @@ class ResnetBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map) -> Map:
+    def __call__(self, x: Map) -> Mapped:
         h = nn.swish(GroupNorm(self.groups, name="norm1")(x))
         h = conv3(self.features, self.dtype, "conv1")(h)
         h = nn.swish(GroupNorm(self.groups, name="norm2")(h))

@@ -19,6 +19,12 @@ def standardise(x: Float[jax.Array, "*B D"], epsilon: float) -> Float[jax.Array,
     return (centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + epsilon)).astype(x.dtype)
 
 
+def unit_length(x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B D"]:
+    """``x / |x|`` over the last axis, float32; a zero vector stays zero."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.maximum(jnp.sum(wide * wide, -1, keepdims=True), 1e-24))
+
+
 class RMSNorm(nn.Module):
     """RMSNorm over the last axis; the weight multiplies after the cast back (as Llama's in `transformers`).
 

@@ -11,6 +11,8 @@ from clu import metrics
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from unitok_jax.layers.norms import unit_length
+
 Vectors = Float[Array, "*batch features"]
 Codes = Int[Array, "*batch"]
 Codebook = Float[Array, "codes features"]
@@ -43,8 +45,8 @@ def quantize(latents: Vectors, codebook: Codebook, *, l2_norm: bool = False, chu
     """
     source = latents.astype(jnp.float32)
     if l2_norm:
-        source = normalize(source)
-    rows = normalize(codebook) if l2_norm else codebook.astype(jnp.float32)
+        source = unit_length(source)
+    rows = unit_length(codebook) if l2_norm else codebook.astype(jnp.float32)
     codes = search(jax.lax.stop_gradient(source), jax.lax.stop_gradient(rows), chunk=chunk)
     chosen = rows[codes]
     return Quantized(codes, source + jax.lax.stop_gradient(chosen - source), source, chosen)
@@ -53,13 +55,7 @@ def quantize(latents: Vectors, codebook: Codebook, *, l2_norm: bool = False, chu
 def lookup(codebook: Codebook, codes: Codes, *, l2_norm: bool = False) -> Vectors:
     """The rows, float32 [..., C], that codes stand for; normalised under `l2_norm`."""
     rows = codebook[codes].astype(jnp.float32)
-    return normalize(rows) if l2_norm else rows
-
-
-def normalize(x: Vectors) -> Vectors:
-    """Vectors of unit length, float32; a zero vector stays zero and has a finite gradient."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+    return unit_length(rows) if l2_norm else rows
 
 
 def search(queries: Vectors, rows: Codebook, *, chunk: int = 4096) -> Codes:
