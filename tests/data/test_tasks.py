@@ -98,8 +98,13 @@ def test_codes_stand_for_pictures():
     np.testing.assert_array_equal(example.codes[0], codes)
     both = make("caption", {"caption": "x", "codes": codes, "image": RED})
     assert len(both.images) == len(both.codes) == 1
-    with pytest.raises(BadExample, match="2 codes, 1 places"):
-        make("caption", {"caption": "x", "codes": [codes, codes], "image": RED})
+    two = {"conversations": [{"from": "gpt", "value": "<image> and <image>"}], "codes": [codes, codes + 1]}
+    assert len(make("conversation", two).codes) == len(make("conversation", {**two, "image": [RED, BLUE]}).codes) == 2
+    assert len(make("variation", {"codes": [codes]}).codes) == 2
+    assert len(make("edit", {"codes": [codes, codes], "instruction": "x"}).codes) == 2
+    assert len(make("caption", {"codes": [codes, codes + 1], "caption": "x"}).codes) == 1
+    with pytest.raises(BadExample, match="1 pictures, 2 places"):
+        make("edit", {"codes": [codes], "instruction": "x"})
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from unitok_jax.data import packing, pipeline
 from unitok_jax.data.example import REASONS
 from unitok_jax.data.packing import HostBatch
 from unitok_jax.data.pipeline import Layout
-from unitok_jax.data.row_streams import RowStreams, RowStreamsIterator, Shape, too_many_bad
+from unitok_jax.data.row_streams import RowStreams, RowStreamsIterator, Shape
 from unitok_jax.data.rows import RowSpec
 from unitok_jax.data.settings import DataSettings
 from unitok_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 NAMED = 3  # bad examples of each reason that the log names
+ENOUGH = 100  # examples read before the share of bad ones is judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
     ):
         self.cursors, self.skipped, self.count = cursors, skipped, count
         self._parts, self._max_bad_share, self._made = list(parts), max_bad_share, 0
+        self._start = (int(cursors.sum()), int(skipped.sum()))
         self._named: Counter[str] = Counter()
         self._close = weakref.finalize(self, _close, self._parts)  # at exit too, while Grain's modules still exist
 
@@ -70,7 +72,7 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
         self._made += 1
         self._name_bad(parts)
         self.cursors, self.skipped = (np.concatenate([part[key] for part in parts]) for key in ("cursors", "skipped"))
-        self._refuse_too_many_bad(parts)
+        self._refuse_too_many_bad(any(part["hopeless"] for part in parts))
         batch = _concatenate([part["batch"] for part in parts])
         return batch, BatchInfo(self.cursors, self.skipped, packing.unused(batch))
 
@@ -85,16 +87,15 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
             if self._named[reason] <= NAMED:
                 log.warning("skipped an example: %s", text)
 
-    def _refuse_too_many_bad(self, parts: Sequence[dict[str, Any]]) -> None:
-        counts = [part["counts"] for part in parts]
-        for read, skipped in [*counts, np.sum(counts, axis=0)]:
-            if too_many_bad(read, skipped, self._max_bad_share):
-                self.close()
-                by_reason = ", ".join(f"{count} {reason}" for reason, count in self._named.most_common())
-                raise UserError(
-                    f"config.data: {skipped} of {read} examples are bad ({by_reason}), more than "
-                    f"max_bad_share={self._max_bad_share}. Mend the data (the log names some) or raise max_bad_share."
-                )
+    def _refuse_too_many_bad(self, hopeless: bool) -> None:
+        read, skipped = int(self.cursors.sum()) - self._start[0], int(self.skipped.sum()) - self._start[1]
+        if hopeless or (read >= ENOUGH and skipped > self._max_bad_share * read):
+            self.close()
+            by_reason = ", ".join(f"{count} {reason}" for reason, count in self._named.most_common())
+            raise UserError(
+                f"config.data: {skipped} of {read} examples are bad ({by_reason}), more than "
+                f"max_bad_share={self._max_bad_share}. Mend the data (the log names some) or raise max_bad_share."
+            )
 
 
 def _close(parts: list[grain.DatasetIterator]) -> None:
@@ -134,7 +135,7 @@ def train_batches(
     """
     records = pipeline.open_entries(settings.train, "config.data.train")
     stream = pipeline.lay_out(pipeline.mixture(records, seed), layout, spec, settings.codes, seed)
-    shape = Shape(spec, settings.codes, batch_size, seed, settings.max_bad_share)
+    shape = Shape(spec, settings.codes, batch_size, seed)
     return _batches(stream, shape, settings, rows, cursors, skipped, None)
 
 
@@ -155,7 +156,7 @@ def validation_batches(
     records = pipeline.open_entries(settings.validation[name], f"config.data.validation.{name}")
     spec = dataclasses.replace(spec, pack=False)
     stream = pipeline.lay_out(pipeline.in_order(records), layout, spec, settings.codes, seed)
-    shape = Shape(spec, settings.codes, batch_size, None, settings.max_bad_share)
+    shape = Shape(spec, settings.codes, batch_size, None)
     return _batches(stream, shape, settings, rows, None, None, math.ceil(len(stream) / batch_size))
 
 

@@ -17,7 +17,7 @@ from unitok_jax.data.example import REASONS
 from unitok_jax.data.pipeline import Skipped
 from unitok_jax.data.rows import ExampleRow, RowSpec
 
-ENOUGH = 100  # elements read before the share of bad ones is judged
+HOPELESS = 100  # bad elements in a row after which an endless stream gives up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +29,12 @@ class Shape:
         codes: pictures of the code view come as codes.
         batch: rows of the global batch.
         seed: shifts the rows' turns; None reads in order, once (a finite set).
-        max_bad_share: see `DataSettings`.
     """
 
     spec: RowSpec
     codes: bool
     batch: int
     seed: int | None
-    max_bad_share: float
 
 
 class RowStream:
@@ -47,10 +45,10 @@ class RowStream:
         self.bad: list[str] = []  # said of the elements skipped since this was last emptied
         self._elements, self._shape, self._row = elements, shape, row
         self._waiting: ExampleRow | None = None  # read, but it opens the next line: the cursor still stands before it
-        self._start, self._skipped_before = cursor, int(self.skipped.sum())
+        self.hopeless = False
 
     def next_line(self) -> list[ExampleRow]:
-        """The rows of the next line; empty at the end of a finite set, or when too many examples are bad."""
+        """The rows of the next line; empty at the end of a finite set, or when the stream is hopeless."""
         line = packing.Line(self._shape.spec, self._shape.codes)
         while (row := self._waiting or self._read()) is not None:
             if not line.fits(row):
@@ -63,12 +61,8 @@ class RowStream:
                 break
         return line.rows
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """How many elements were read and how many of them skipped since this stream was opened."""
-        return self.cursor - self._start, int(self.skipped.sum()) - self._skipped_before
-
     def _read(self) -> ExampleRow | None:
+        first = self.cursor
         while (index := self._index()) < len(self._elements):
             element = self._elements[index]
             if not isinstance(element, Skipped):
@@ -76,7 +70,8 @@ class RowStream:
             self.cursor += 1
             self.skipped[REASONS.index(element.reason) if element.reason in REASONS else -1] += 1
             self.bad.append(f"{element.reason}: {element.detail}")
-            if too_many_bad(*self.counts, self._shape.max_bad_share):
+            if self._shape.seed is not None and self.cursor - first >= HOPELESS:
+                self.hopeless = True
                 return None
         return None
 
@@ -86,16 +81,11 @@ class RowStream:
         return self.cursor * size + (self._row + shift) % size
 
 
-def too_many_bad(read: int, skipped: int, share: float) -> bool:
-    """Whether the share of bad examples is above `share`, once enough were read to tell."""
-    return read >= ENOUGH and skipped > share * read
-
-
 class RowStreams(grain.IterDataset):
-    """Packed rows, all of `rows` at once, as ``{batch, cursors, skipped, read, bad}``.
+    """Packed rows, all of `rows` at once, as ``{batch, cursors, skipped, bad, hopeless}``.
 
-    ``cursors`` int64 [rows] and ``skipped`` int64 [rows, reasons] are the streams' state after the element, ``counts``
-    the elements read and skipped since the start, ``bad`` says what was skipped for it.
+    ``cursors`` int64 [rows] and ``skipped`` int64 [rows, reasons] are the streams' state after the element, ``bad``
+    says what was skipped for it, and ``hopeless`` that some row found nothing but bad examples.
     """
 
     def __init__(
@@ -124,8 +114,8 @@ class RowStreamsIterator(grain.DatasetIterator):
         bad = [text for stream in self._streams for text in stream.bad]
         for stream in self._streams:
             stream.bad.clear()
-        counts = np.sum([stream.counts for stream in self._streams], axis=0)
-        return {"batch": batch, "bad": bad, "counts": counts, **self.get_state()}
+        hopeless = any(stream.hopeless for stream in self._streams)
+        return {"batch": batch, "bad": bad, "hopeless": hopeless, **self.get_state()}
 
     def get_state(self) -> dict[str, np.ndarray]:
         return {

@@ -4,7 +4,7 @@ A record's fields, whatever its source:
 
 - ``image``, ``images``, ``target``: pictures (arrays, encoded bytes or paths relative to ``folder``); ``target`` is
   what an edit or a variation must give.
-- ``codes``: precomputed codes, one array or a list of them, in the order of the example's pictures.
+- ``codes``: precomputed codes, one array or a list of them, in the order of the pictures above.
 - ``caption``: a string or a list of which one is drawn; ``instruction``: what an edit must do.
 - ``prompt``, ``text``: plain text, with or without a request before it.
 - ``questions``, ``answers``: lists of the same length.
@@ -65,15 +65,16 @@ def conversation(record: Record, prompts: Prompts, rng: np.random.Generator) -> 
     if not isinstance(messages, (list, tuple)) or not messages:
         raise BadExample("missing text", f"{_name(record)}: no conversations")
     turns = tuple(_turn(record, message) for message in messages)
-    field = "images" if "images" in record else "image"
-    if not any(IMAGE in turn.text for turn in turns) and record.get(field):
-        count = len(record[field]) if isinstance(record[field], (list, tuple)) else 1
-        turns = (Turn(turns[0].role, IMAGE * count + turns[0].text), *turns[1:])
+    images = record.get("images", record.get("image"))
+    if images is not None:
+        record = {**record, "images": images if isinstance(images, (list, tuple)) else [images]}
+        if not any(IMAGE in turn.text for turn in turns):
+            turns = (Turn(turns[0].role, IMAGE * len(record["images"]) + turns[0].text), *turns[1:])
     if any(IMAGE in turn.text for turn in turns if turn.role == "assistant"):
         task = Task.GENERATION
     else:
         task = Task.UNDERSTANDING if any(IMAGE in turn.text for turn in turns) else Task.TEXT
-    return _example(record, turns, task, () if task is Task.TEXT else (field,))
+    return _example(record, turns, task, () if task is Task.TEXT else ("images",))
 
 
 def question(record: Record, prompts: Prompts, rng: np.random.Generator) -> Example:
@@ -121,7 +122,7 @@ def to_example(task: str, record: Record, prompts: Prompts, rng: np.random.Gener
 
 
 def _example(record: Record, turns: tuple[Turn, ...], task: Task, fields: Sequence[str]) -> Example:
-    codes = _codes(record) if fields else None
+    codes = _codes(record, fields)
     images = () if codes is not None and not any(f in record for f in fields) else _images(record, fields)
     wanted = sum(turn.text.count(IMAGE) for turn in turns) if turns else 1
     for kind, given in (("pictures", images or codes or ()), ("codes", codes)):
@@ -146,11 +147,13 @@ def _images(record: Record, fields: Sequence[str]) -> tuple[np.ndarray, ...]:
         raise BadExample(error.reason, f"{_name(record)}: {error.detail}") from None
 
 
-def _codes(record: Record) -> tuple[np.ndarray, ...] | None:
+def _codes(record: Record, fields: Sequence[str]) -> tuple[np.ndarray, ...] | None:
+    """The codes of the pictures in `fields`: a record that has a target has its codes last."""
     codes = record.get("codes")
-    if codes is None:
+    if codes is None or not fields:
         return None
-    return tuple(codes) if isinstance(codes, (list, tuple)) else (codes,)
+    codes = tuple(codes) if isinstance(codes, (list, tuple)) else (codes,)
+    return codes[:1] * len(fields) if set(fields) == {"image"} else codes
 
 
 def _caption(record: Record, rng: np.random.Generator) -> str:
