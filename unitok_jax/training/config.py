@@ -14,7 +14,7 @@ from unitok_jax.settings import from_config
 
 MAY_CHANGE = (
     *("steps", "log_every", "checkpoint_every", "keep", "eval_every", "sample_every", "max_nonfinite", "mesh"),
-    *("data.workers", "data.prefetch", "data.max_bad_share", "samples", "evaluation"),
+    *("data.workers", "data.prefetch", "data.max_bad_share", "samples", "inference", "evaluation"),
 )
 
 
@@ -45,7 +45,8 @@ class TrainConfig:
         mesh: devices along each axis.
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; the last two may be 0, never.
         keep: checkpoints to keep.
-        samples, evaluation: settings of the sample sheets and of `unitok evaluate`, which read them.
+        samples, inference, evaluation: settings of the sample sheets, of the model in use and of `unitok evaluate`,
+            which read them.
     """
 
     system: str
@@ -70,6 +71,7 @@ class TrainConfig:
     sample_every: int = 0
     keep: int = 2
     samples: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
