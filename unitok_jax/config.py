@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ def _get_config(path: Path):
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"{path}: a config is a Python file (.py) with a function get_config(arg='')")
     module = importlib.util.module_from_spec(module_spec)
+    _let_import_siblings(path)
     try:
         module_spec.loader.exec_module(module)
     except UserError:
@@ -87,6 +89,13 @@ def _get_config(path: Path):
     if not hasattr(module, "get_config"):
         raise UserError(f"{path}: has no function get_config(arg='')")
     return module.get_config
+
+
+def _let_import_siblings(path: Path) -> None:
+    """Lets a recipe under a folder ``configs`` write ``from configs.demo import common``."""
+    for parent in path.resolve().parents:
+        if parent.name == "configs" and str(parent.parent) not in sys.path:
+            sys.path.append(str(parent.parent))
 
 
 def _near_files(path: Path) -> str:
@@ -126,4 +135,9 @@ def _check_key(config: ConfigDict, name: str) -> None:
             raise UserError(f"--{name}: {where} has no key {key!r}.{near(key, node)}")
         if indexed:
             return  # into a list: ml_collections follows it
+        if node.get_type(key) is type(None):
+            raise UserError(
+                f"--{name}: {where}.{key} is None and has no type; say it in the recipe, or give it a "
+                "ml_collections.config_dict.placeholder there"
+            )
         node, where = node[key], f"{where}.{key}"
