@@ -13,7 +13,7 @@ from unitok_jax.evaluation import files, page, plots
 from unitok_jax.evaluation.drawing import reconstructed
 from unitok_jax.evaluation.reading import compare
 
-_SHOWN = 32  # tiles in an exhibit
+_SHOWN = 36  # tiles in an exhibit
 Row = Mapping[str, Any]
 
 
@@ -40,7 +40,7 @@ def captions(out: epath.Path) -> str:
         )
         + page.tiles(first)
         + f"<h3>{'Where it is wrong' if wrong else 'It is never wrong'}</h3>"
-        + (page.text(f"{shown} of {len(wrong)} wrong captions.") if wrong else "")
+        + (page.text(f"{shown} of {len(wrong)} wrong captions.") if shown < len(wrong) else "")
         + page.tiles([_captioned(row, False) for row in wrong[:_SHOWN]])
     )
 
@@ -86,7 +86,7 @@ def generations(out: epath.Path) -> str:
     return (
         page.text(
             "Drawn from words alone, such as “a handwritten red seven”: the first drawing of each pair, not picked.",
-            "Framed: pairs that no training picture, caption or question ever had. Faded: the judge disagrees.",
+            "Framed: pairs that no training picture, caption or question ever had. Crossed: the judge disagrees.",
         )
         + f'<table class="draws"><thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody></table>'
     )
@@ -96,7 +96,8 @@ def _cell(out: epath.Path, row: Row | None) -> str:
     if row is None:
         return "<td></td>"
     kinds = (["unseen"] if not row["seen"] else []) + ([] if _agreed(row) else ["wrong"])
-    return f'<td class="{" ".join(kinds)}">{_drawing(out, row)}</td>'
+    badge = "" if _agreed(row) else '<span class="badge" aria-hidden="true">✗</span>'
+    return f'<td class="{" ".join(kinds)}">{_drawing(out, row)}{badge}</td>'
 
 
 def _agreed(row: Row) -> bool:
@@ -114,8 +115,9 @@ def reconstructions(out: epath.Path) -> str:
     items = []
     for index, colour in digits.split("held_out")[: _SHOWN // 2]:
         name = f"{colour} {digits.NUMBERS[digits.digit(index)]}"
-        both = np.concatenate([digits.render(index, colour), files.read_picture(reconstructed(out, index))], axis=0)
-        items.append((page.picture(both, f"a real {name} above its reconstruction"), name, True))
+        real = page.picture(digits.render(index, colour), f"a real {name}")
+        back = page.picture(files.read_picture(reconstructed(out, index)), f"the {name} reconstructed")
+        items.append((real + back, name, True))
     return page.text("Above the real held-out picture, below what the decoder makes of its codes.") + page.tiles(items)
 
 

@@ -15,7 +15,7 @@ def psnr(pictures: UInt8[np.ndarray, "B H W C"], references: UInt8[np.ndarray, "
 
 
 def nearest_rmse(
-    pictures: UInt8[np.ndarray, "B H W C"], references: Iterable[UInt8[np.ndarray, "R H W C"]]
+    pictures: UInt8[np.ndarray, "B H W C"], references: Iterable[UInt8[np.ndarray, "_ H W C"]]
 ) -> Float[np.ndarray, " B"]:
     """Root mean square distance, on [0, 1], from each picture to the nearest of all references.
 

@@ -21,7 +21,7 @@ html{-webkit-text-size-adjust:100%}
 body{margin:0 auto;max-width:1080px;padding:32px 20px 64px;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:clamp(1.7rem,5vw,2.5rem);line-height:1.15;letter-spacing:-.02em;margin:0 0 .4em;text-wrap:balance}
-h2{font-size:1.3rem;letter-spacing:-.01em;margin:0 0 .3em}
+h2{font-size:1.3rem;letter-spacing:-.01em;margin:0 0 .3em}h3{font-size:1.05rem;margin:1.8em 0 .3em}
 section{margin-top:52px;border-top:1px solid var(--line);padding-top:26px}
 p{margin:.2em 0 1em;max-width:70ch;color:var(--soft)}
 .lead{font-size:1.1rem}
@@ -37,7 +37,7 @@ img{display:block;image-rendering:pixelated;border-radius:6px;background:#000;ma
 .verdict{font-size:.88rem}.good{color:var(--good)}.bad{color:var(--bad)}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
 .chart{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px}
-.chart svg{display:block;width:100%;height:auto;overflow:visible}
+.chart>svg{display:block;width:100%;height:auto;overflow:visible}
 figcaption{font-weight:600;font-size:.95rem}
 .grid{stroke:var(--line);stroke-width:1}.tick{fill:var(--soft);font-size:11px;text-anchor:middle}
 .tick.end{text-anchor:end}.line{fill:none;stroke-width:2;stroke-linejoin:round}.bars{fill:var(--s0)}
@@ -47,12 +47,10 @@ figcaption{font-weight:600;font-size:.95rem}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;padding:0;margin:6px 0 0}
 .legend{font-size:.86rem;color:var(--soft)}
 .legend b{color:var(--ink);font-weight:600;font-variant-numeric:tabular-nums}
-.key{display:inline-block;width:14px;height:3px;border-radius:2px;vertical-align:middle;margin-right:6px}
-.key.s0{background:var(--s0)}.key.s1{background:var(--s1)}.key.s2{background:var(--s2)}.key.s3{background:var(--s3)}
-.key.s4{background:var(--s4)}
+.key{display:inline-block;width:24px;height:4px;vertical-align:middle;margin-right:6px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:12px;list-style:none;padding:0;margin:0}
 .tiles li{font-size:.84rem;line-height:1.3}
-.tiles img{width:100%;margin-bottom:6px}
+.tiles img{width:100%;margin-bottom:6px}.tiles img:has(+img){margin-bottom:3px}
 .tiles .wrong img{outline:3px solid var(--bad);outline-offset:1px}
 .tiles dl{margin:0}.tiles dt{color:var(--soft)}.tiles dd{margin:0 0 4px}
 .scroll{overflow-x:auto}
@@ -64,13 +62,17 @@ th{font-weight:600;text-align:left}th,td{padding:6px 14px 6px 0;vertical-align:m
 .draws th{font-size:.84rem;color:var(--soft);padding:3px;text-align:center}
 .draws th[scope=row]{text-align:left;width:4.6em}
 .draws td{padding:3px}.draws img{width:100%}
-.draws .wrong img{opacity:.5}
+.draws .wrong,.badge{position:relative}
+.badge{display:inline-block;background:var(--bad-wash);color:var(--bad);border-radius:50%;font-weight:700;font-size:.8rem;
+width:1.5em;height:1.5em;line-height:1.5em;text-align:center}.draws .badge{position:absolute;right:5px;bottom:5px}
 .draws .unseen img{outline:3px solid var(--frame);outline-offset:-1px}
 pre{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px;overflow-x:auto;
 font:.88rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media(max-width:560px){body{padding:22px 14px 48px}.cards{grid-template-columns:1fr 1fr}.cards li{padding:11px 12px}
-.cards .value{font-size:1.4rem}.tiles{grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px}.hero{gap:4px}
-.draws td{padding:1px}.draws th{padding:1px;font-size:.7rem}.draws th[scope=row]{width:4.1em}img{border-radius:3px}}
+.cards .value{font-size:1.4rem}.tiles{grid-template-columns:repeat(auto-fill,minmax(76px,1fr));gap:10px}
+.tiles li{font-size:.78rem}.hero{gap:4px}
+.draws td{padding:1px}.draws th{padding:1px;font-size:.68rem}.draws th[scope=row]{width:5.1em}
+.draws .badge{font-size:.55rem;right:1px;bottom:1px}img{border-radius:3px}}
 """
 
 

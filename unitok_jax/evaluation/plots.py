@@ -43,7 +43,7 @@ def line_chart(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ti
         return _chart(title, "no values yet", '<text class="tick" x="180" y="105">no values yet</text>', {})
     steps = np.concatenate([x for x, _ in thinned.values()])
     values = np.concatenate([y for _, y in thinned.values()])
-    across = ticks(min(steps.min(), 0), steps.max())
+    across = (min(steps.min(), 0.0), max(steps.max(), 1.0))
     up = ticks(min(values.min(), 0), np.quantile(values, 0.995))
     body = [_axes(across, up, unit)]
     for i, (xs, ys) in enumerate(thinned.values()):
@@ -56,8 +56,8 @@ def line_chart(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ti
 def bar_chart(values: Sequence[float], title: str, told: str, unit: str) -> str:
     """Thin bars side by side, such as a histogram; `told` is what a screen reader says of them."""
     up = ticks(0, max(max(values), 1e-9))
-    across = ticks(0, len(values))
-    width = (WIDTH - _LEFT - _RIGHT) * len(values) / across[-1] / len(values)
+    across = (0.0, float(len(values)))
+    width = (WIDTH - _LEFT - _RIGHT) / len(values)
     floor = HEIGHT - _BOTTOM
     bars = "".join(
         f"M{_x(i, across):.1f} {floor}V{_y(v, up):.1f}h{max(width * 0.85, 0.5):.2f}V{floor}z"
@@ -67,8 +67,8 @@ def bar_chart(values: Sequence[float], title: str, told: str, unit: str) -> str:
     return _chart(title, told, _axes(across, up, unit) + f'<path class="bars" d="{bars}"/>', {})
 
 
-def _x(value: float, marks: Sequence[float]) -> float:
-    return _LEFT + (value - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - _LEFT - _RIGHT)
+def _x(value: float, across: tuple[float, float]) -> float:
+    return _LEFT + (value - across[0]) / (across[1] - across[0]) * (WIDTH - _LEFT - _RIGHT)
 
 
 def _y(value: float, marks: Sequence[float]) -> float:
@@ -76,11 +76,13 @@ def _y(value: float, marks: Sequence[float]) -> float:
     return HEIGHT - _BOTTOM - share * (HEIGHT - _BOTTOM - _TOP)
 
 
-def _axes(across: Sequence[float], up: Sequence[float], unit: str) -> str:
+def _axes(across: tuple[float, float], up: Sequence[float], unit: str) -> str:
     right, floor = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    # The axis' own name stands at its right end, where a mark would collide with it.
+    marks = [v for v in ticks(*across) if _x(v, across) < right - 36]
     parts = [f'<path class="grid" d="M{_LEFT} {_y(v, up):.1f}H{right}"/>' for v in up]
     parts += [f'<text class="tick end" x="{_LEFT - 6}" y="{_y(v, up) + 4:.1f}">{_short(v)}</text>' for v in up]
-    parts += [f'<text class="tick" x="{_x(v, across):.1f}" y="{floor + 14}">{_short(v)}</text>' for v in across[:-1]]
+    parts += [f'<text class="tick" x="{_x(v, across):.1f}" y="{floor + 14}">{_short(v)}</text>' for v in marks]
     return "".join(parts) + f'<text class="tick end" x="{right}" y="{floor + 14}">{escape(unit)}</text>'
 
 
@@ -89,13 +91,14 @@ def _short(value: float) -> str:
 
 
 def _chart(title: str, told: str, body: str, last: Mapping[str, float]) -> str:
-    legend = "".join(
-        f'<li><span class="key s{i % 5}"></span>{escape(name)} <b>{value:.3g}</b></li>'
-        for i, (name, value) in enumerate(last.items())
-    )
+    legend = "".join(f"<li>{_key(i)}{escape(n)} <b>{v:.3g}</b></li>" for i, (n, v) in enumerate(last.items()))
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {told}")}">{body}</svg>'
         + (f'<ul class="legend">{legend}</ul>' if legend else "")
         + "</figure>"
     )
+
+
+def _key(i: int) -> str:
+    return f'<svg class="key" viewBox="0 0 24 4" aria-hidden="true"><path class="line s{i % 5}" d="M0 2H24"/></svg>'

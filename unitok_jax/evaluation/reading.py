@@ -101,11 +101,10 @@ def answers(pipeline: Any, out: epath.Path) -> dict[str, float]:
 def disagreeing(scans: Sequence[Scan], seed: int) -> list[Scan]:
     """For each scan another of them with another digit and another colour, drawn by `seed`."""
     rng = np.random.default_rng(seed)
-    others = []
-    for index, colour in scans:
-        fits = [s for s in scans if digits.digit(s[0]) != digits.digit(index) and s[1] != colour]
-        others.append(fits[rng.integers(len(fits))])
-    return others
+    shown = np.array([digits.digit(index) for index, _ in scans])
+    colours = np.array([colour for _, colour in scans])
+    fits = (shown[:, None] != shown) & (colours[:, None] != colours)
+    return [scans[rng.choice(np.flatnonzero(row))] for row in fits]
 
 
 def leaning(pipeline: Any, seed: int) -> dict[str, float]:

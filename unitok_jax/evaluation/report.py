@@ -37,17 +37,18 @@ def write_report(out: epath.PathLike, curves: Mapping[str, Rows], commands: Iter
         ("streams", "Which visual stream it leans on", _streams(figures)),
         ("settings", "Settings and commands", _settings(settings, curves, commands)),
     ]
-    title = f"One {settings['system']} that reads and draws handwritten digits"
-    files.write_text(out / "report.html", page.page(title, _header(out, figures), sections))
+    title = "One small model that reads and draws handwritten digits"
+    files.write_text(out / "report.html", page.page(title, _header(out, figures, settings), sections))
     return out / "report.html"
 
 
-def _header(out: epath.Path, figures: Mapping[str, float]) -> str:
+def _header(out: epath.Path, figures: Mapping[str, float], settings: Mapping[str, Any]) -> str:
     met = sum(target.met(figures) for target in TARGETS)
     took = f" The whole run took {figures['seconds'] / 60:.1f} minutes." if "seconds" in figures else ""
     lead = (
-        "A single model, trained from random weights on 1,497 real scans, captions pictures it has never seen,"
-        f" answers questions about them and draws new ones from words. {met} of {len(TARGETS)} targets are met.{took}"
+        f"A small {escape(settings['system'])} model, trained from random weights on 1,497 real scans, captions"
+        " pictures that it has never seen, answers questions about them and draws new ones from words."
+        f" {met} of {len(TARGETS)} targets are met.{took}"
     )
     return f'<p class="lead">{lead}</p>{exhibits.hero(out)}<p>Drawn by the model, one for each digit.</p>'
 
@@ -80,7 +81,10 @@ def _training(curves: Mapping[str, Rows]) -> str:
         for what, lines in _charts(rows).items()
         if lines
     ]
-    return page.text("One chart for each training stage.") + f'<div class="charts">{"".join(charts)}</div>'
+    return (
+        page.text("Losses and accuracies by stage, each with its last value.")
+        + f'<div class="charts">{"".join(charts)}</div>'
+    )
 
 
 def _charts(rows: Rows) -> dict[str, Lines]:

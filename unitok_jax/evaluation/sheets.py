@@ -11,13 +11,11 @@ from unitok_jax.evaluation import files
 _PAPER = 255  # the colour of the gaps and of cells without a picture
 
 
-def sheet(
-    rows: Sequence[Sequence[UInt8[np.ndarray, "H W 3"]]], scale: int = 1, gap: int = 2
-) -> UInt8[np.ndarray, "height width 3"]:
+def sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 1, gap: int = 2) -> UInt8[np.ndarray, "height width 3"]:
     """Lays pictures out in rows and columns of cells as large as the largest picture.
 
     Args:
-        rows: rows of pictures; they may differ in length and the pictures in size.
+        rows: rows of uint8 [H, W, 3] pictures; they may differ in length and the pictures in size.
         scale: whole-number enlargement without smoothing.
         gap: white pixels around each cell, after scaling.
     """
@@ -35,7 +33,7 @@ def sheet(
 
 
 def save_picture(
-    grid: UInt8[np.ndarray, "H W 3"] | Sequence[Sequence[UInt8[np.ndarray, "H W 3"]]],
+    grid: UInt8[np.ndarray, "H W 3"] | Sequence[Sequence[np.ndarray]],
     path: epath.PathLike,
     scale: int = 1,
 ) -> None:

@@ -30,13 +30,13 @@ class Target:
     def show(self, value: float) -> str:
         """The number with its unit."""
         if self.unit == "%":
-            return f"{100 * value:.1f} %" if value not in (0, 1) else f"{100 * value:.0f} %"
-        return f"{value:.4g} {self.unit}".rstrip()
+            return f"{100 * value:.1f}\u00a0%" if value not in (0, 1) else f"{100 * value:.0f}\u00a0%"
+        return f"{value:.4g}\u00a0{self.unit}".rstrip()
 
     @property
     def wanted(self) -> str:
         """The bound in words."""
-        bound = f"{100 * self.bound:g} %" if self.unit == "%" else f"{self.bound:g} {self.unit}".rstrip()
+        bound = f"{100 * self.bound:g}\u00a0%" if self.unit == "%" else f"{self.bound:g}\u00a0{self.unit}".rstrip()
         return f"{'at most' if self.most else 'at least'} {bound}"
 
 
