@@ -7,6 +7,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ml_collections import ConfigDict
+
 from unitok_jax.errors import UserError
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    value = value.to_dict() if isinstance(value, ConfigDict) else value
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None

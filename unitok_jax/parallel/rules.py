@@ -16,6 +16,11 @@ Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, tuple[Axis, ...]]]  # (regex searched in the path, mesh axes of the trailing dimensions)
 
 
+def under(part: str, rules: Rules) -> Rules:
+    """A backbone's rules for the paths below ``part/`` alone, so that those of several parts stand in one table."""
+    return tuple((f"^(?={part}/).*(?:{pattern})", axes) for pattern, axes in rules)
+
+
 def param_shardings(rules: Rules, params: dict[str, Any], mesh: Mesh) -> tuple[dict[str, Any], list[str]]:
     """Gives every parameter its sharding.
 

@@ -86,6 +86,8 @@ def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_
         for i, segment in enumerate(segments):
             if segment:
                 yield _text(vocabulary.encode(segment), learn)
+            elif learn and i == 0 and len(segments) > 1:
+                yield _text(list(ids.image_prefix), learn)  # what `prompt` puts before an image that is to be drawn
             if i + 1 < len(segments):
                 image = next(images)
                 yield _image(image, views.get(image), ids, shape, learn)

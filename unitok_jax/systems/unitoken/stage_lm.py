@@ -19,6 +19,7 @@ from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.losses.vocabulary import LossSums, sum_by_group, vocabulary_loss
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
+from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.unitoken import layout
 from unitok_jax.systems.unitoken.images import siglip_view, vqgan_view
 

@@ -17,6 +17,7 @@ from unitok_jax.backbones import decoder_lm, siglip, siglip_text, taming_vae
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
@@ -51,7 +52,15 @@ class UniToken:
     Parts of its parameters: ``lm``, ``vit``, ``adapter``, ``vqgan``, and ``text`` in the tower's own stage.
     """
 
-    sharding = (*decoder_lm.SHARDING, *siglip_text.SHARDING, *siglip.SHARDING, *taming_vae.SHARDING)
+    sharding = (
+        *under("lm", decoder_lm.SHARDING),
+        *under("vit", siglip.SHARDING),
+        *under("text", siglip_text.SHARDING),
+        *under("vqgan", taming_vae.SHARDING),
+        (r"^adapter/fc1/kernel$", ("fsdp", "tensor")),
+        (r"^adapter/fc2/kernel$", ("tensor", "fsdp")),
+        (r"^adapter/fc[12]/bias$", (None,)),
+    )
 
     def __init__(self, config: UniTokenConfig, vocabulary: Vocabulary):
         self.config, self.vocabulary = config, vocabulary

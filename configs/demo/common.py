@@ -1,0 +1,43 @@
+"""What the stages of the demo share: a UniToken small enough to train on two CPU cores in minutes.
+
+Pictures are 16 x 16; the VQGAN reads one as 4 x 4 codes of 256, the tower as 4 x 4 features.
+"""
+
+from ml_collections import ConfigDict
+
+DATA = "digits"  # scikit-learn's handwritten digits, coloured
+
+
+def model(tower_text: bool = False) -> ConfigDict:
+    """`config.model`; the text tower is there in the tower's own stage only."""
+    config = ConfigDict()
+    config.image_size = 16
+    config.vqgan = dict(
+        channels=32,
+        multipliers=(1, 1, 2),
+        res_blocks=1,
+        z_channels=64,
+        embed_dim=16,
+        codebook_size=256,
+        resolution=16,
+        groups=8,
+    )
+    config.vit = dict(width=96, ffn=192, layers=3, heads=4, image_size=16, patch_size=4)
+    config.lm = dict(
+        vocab_size=704,
+        width=160,
+        ffn=448,
+        layers=3,
+        heads=5,
+        kv_heads=5,
+        head_dim=32,
+        qk_norm="layernorm",
+    )
+    if tower_text:
+        config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=704, max_length=6, projection=96)
+    return config
+
+
+def source(task: str, weight: float = 1.0, split: str = "train", **options) -> dict:
+    """One entry of `config.data`."""
+    return dict(kind=DATA, task=task, split=split, weight=weight, **options)
