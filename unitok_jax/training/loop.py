@@ -52,7 +52,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(setup.mesh))
-        checkpoints = Checkpoints(workdir, config.keep)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.keep)))
         feed = stack.enter_context(contextlib.closing(Feed(config, setup.stage, setup.mesh)))
 
         # From where: the last checkpoint, or the first state.
@@ -95,7 +95,6 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
                 if saves:
                     writer.close_part(step)
                     checkpoints.save(step, state, feed.state, plain)
-        checkpoints.close()
     return state
 
 

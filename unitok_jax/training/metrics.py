@@ -13,15 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
 from clu import metrics
 from etils import epath
 from flax import struct
 from jaxtyping import ArrayLike
-from tensorboardX import record_writer
 
 from unitok_jax.errors import writing
 from unitok_jax.systems.base import Aux
+from unitok_jax.training.events import EventFile
 
 
 @struct.dataclass
@@ -111,9 +110,7 @@ class MetricWriter:
                 self._open()
             self._lines.write(json.dumps({"step": step, **clean}) + "\n")
             self._lines.flush()
-        for name, value in clean.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(name, value, step)
+            self._events.scalars(step, {name: x for name, x in clean.items() if isinstance(x, int | float)})
 
     def close_part(self, step: int) -> None:
         """Ends the current part files: what follows `step` goes into new ones. Call it before each checkpoint."""
@@ -126,10 +123,7 @@ class MetricWriter:
     def _open(self) -> None:
         name = f"{self._begins:010d}"
         self._lines = (self._folder("metrics") / f"{name}.jsonl").open("w")
-        folder = str(self._folder("tensorboard"))
-        if "://" in folder:
-            record_writer.register_writer_factory(folder.split(":")[0], _BucketFiles())
-        self._events = tensorboardX.SummaryWriter(folder, filename_suffix=f".{name}")
+        self._events = EventFile((self._folder("tensorboard") / f"events.out.tfevents.{name}").open("wb"))
 
     def _folder(self, name: str) -> epath.Path:
         folder = self._workdir / name
@@ -141,7 +135,8 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """All rows of a run in order of step; a line torn by a crash is left out."""
     rows = []
     folder = epath.Path(workdir) / "metrics"
-    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
+    parts = [path for path in folder.iterdir() if path.suffix == ".jsonl"] if folder.exists() else []
+    for path in sorted(parts, key=_begins):
         for line in path.read_text().splitlines():
             try:
                 rows.append(json.loads(line))
@@ -150,18 +145,8 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
-class _BucketFiles:
-    """Lets tensorboardX write event files through epath."""
-
-    def open(self, path: str) -> Any:
-        return epath.Path(path).open("wb")
-
-    def directory_check(self, path: str) -> None:
-        epath.Path(path).mkdir(parents=True, exist_ok=True)
-
-
 def _begins(path: epath.Path) -> int:
-    """The step in a part file's name: ``0000000100.jsonl``, ``events.out.….0000000100``."""
+    """The step in a part file's name: ``0000000100.jsonl``, ``events.out.tfevents.0000000100``."""
     digits = path.name.removesuffix(".jsonl").rsplit(".", 1)[-1]
     return int(digits) if digits.isdigit() else -1
 

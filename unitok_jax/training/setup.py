@@ -82,7 +82,7 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
     stage = base.build_stage(system, config.stage, config.stage_options)
     mesh = build_mesh(config.mesh, devices)
     check_split(config.batch_size, config.accumulate, mesh)
-    params, _ = jax.eval_shape(stage.init, jax.random.key(0))
+    params, _ = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     optimizers = build_optimizers(stage, params, config.optimizer, config.optimizers, config.steps)
     make = state_maker(stage, optimizers, compute_dtype=config.compute_dtype, ema=config.ema is not None)
     abstract, reports = abstract_state(make, system.sharding, mesh)

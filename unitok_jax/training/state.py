@@ -73,7 +73,7 @@ def abstract_state(make: Maker, rules: Rules, mesh: Mesh) -> tuple[TrainState, l
     Raises:
         UserError: see `param_shardings`.
     """
-    shapes = jax.eval_shape(make, jax.random.key(0), {})
+    shapes = jax.eval_shape(lambda: make(jax.random.key(0), {}))
     places, reports = param_shardings(rules, shapes.params, mesh)
     shardings = follow(shapes, shapes.params, places, mesh)
     abstract = jax.tree.map(

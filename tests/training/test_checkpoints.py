@@ -1,0 +1,96 @@
+"""Parts of one run in another, and models that do not fit."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import training_toy as toy
+
+from unitok_jax.errors import UserError
+from unitok_jax.systems import base
+from unitok_jax.training.checkpoints import Checkpoints, load_parts
+from unitok_jax.training.config import read_config
+from unitok_jax.training.loop import train
+from unitok_jax.training.setup import prepare
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two runs, one with a moving average, and their last states."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "build", lambda name, model: toy.ToySystem(model))
+        plain, averaged = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("averaged")
+        ema = {"ema": {"decay": 0.9}}
+        return (plain, train(toy.config(steps=4), plain)), (averaged, train(toy.config(steps=4, **ema), averaged))
+
+
+def abstract(params, dtype="float32"):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place), params)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_parts_are_read_alone_and_cast(finished):
+    (workdir, state), _ = finished
+    equal(load_parts(workdir, {"net": abstract(state.params["net"])}), {"net": state.params["net"]})
+    step = workdir / "checkpoints" / "4"
+    half = load_parts(str(step), {"fixed": abstract(state.params["fixed"], "bfloat16")})
+    equal(half, {"fixed": {"kernel": state.params["fixed"]["kernel"].astype(jnp.bfloat16)}})
+
+
+def test_the_moving_average_is_read_where_there_is_one(finished):
+    workdir, state = finished[1]
+    read = load_parts(workdir, abstract(state.params))
+    equal(read, {"net": state.ema["net"], "fixed": state.params["fixed"]})
+
+
+def test_init_from_another_run(finished, tmp_path):
+    (workdir, state), _ = finished
+    recipe = toy.config(fresh=["fixed"], init_from={"net": str(workdir)}, seed=7, steps=1)
+    first = prepare(read_config(recipe)[0]).first_state()
+    equal(first.params["net"], state.params["net"])
+    assert not np.array_equal(first.params["fixed"]["kernel"], state.params["fixed"]["kernel"])
+    assert int(train(recipe, tmp_path).step) == 1
+
+
+def test_a_part_or_shape_that_the_checkpoint_lacks(finished):
+    (workdir, state), _ = finished
+    with pytest.raises(UserError, match=r"has no part 'nets'. Did you mean net"):
+        load_parts(workdir, {"nets": abstract(state.params["net"])})
+    wide = abstract(state.params["net"]) | {"kernel": jax.ShapeDtypeStruct((16, 2), "float32")}
+    with pytest.raises(UserError, match=r"another model: net/kernel is \[8, 2\] in the checkpoint, \[16, 2\] in"):
+        load_parts(workdir, {"net": wide})
+    more = abstract(state.params["net"]) | {"more": jax.ShapeDtypeStruct((), "float32")}
+    with pytest.raises(UserError, match=r"net/more is no such leaf in the checkpoint, \[\] in the config"):
+        load_parts(workdir, {"net": more})
+
+
+def test_a_checkpoint_of_another_model_in_the_workdir(finished):
+    (workdir, _), _ = finished
+    setup = prepare(read_config(toy.config(model={"width": 5}))[0])
+    checkpoints = Checkpoints(workdir, 2)
+    with pytest.raises(UserError, match=r"another model: fixed/kernel is \[4, 8\] in the checkpoint, \[4, 5\]"):
+        checkpoints.restore(4, setup.abstract, {})
+    checkpoints.close()
+
+
+def test_a_copy_is_saved_though_the_state_is_donated(tmp_path):
+    """The step after a save overwrites the buffers that the save still writes out."""
+    setup = prepare(read_config(toy.config())[0])
+    state = setup.first_state().replace(state={"seen": jnp.arange(1 << 20, dtype=jnp.float32)})
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    expected = np.array(state.state["seen"], copy=True)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
+        checkpoints.save(1, state, {"cursors": jnp.zeros(8, jnp.int32)}, {})
+        for _ in range(5):
+            state = overwrite(state)
+        jax.block_until_ready(state)
+    with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
+        read, _ = checkpoints.restore(1, shapes, {"cursors": abstract(np.zeros(8), "int32")})
+    np.testing.assert_array_equal(read.state["seen"], expected)
