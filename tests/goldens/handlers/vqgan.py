@@ -1,6 +1,7 @@
 """Chameleon's VQGAN: every step of reading and writing a picture, and the gradient of its training loss."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from harness import Mutation, drop, nchw, nhwc, swap
 
 from unitok_jax.backbones.taming_vae import TamingVAE, VAEConfig
 from unitok_jax.backbones.taming_vae_rules import vqgan_table
+from unitok_jax.layers import conv
 from unitok_jax.quantizers import nearest
 
 
@@ -94,8 +96,10 @@ def vq_loss(case, quantized):
 
 
 MUTATIONS = {
-    "vqgan_tiny": (
-        Mutation("one norm group", config=lambda c: dataclasses.replace(c, groups=1)),
+    "vqgan_attn": (
+        Mutation("eps x 10", patch=(conv, "GroupNorm", functools.partial(conv.GroupNorm, epsilon=1e-5))),
+        Mutation("half the norm groups", config=lambda c: dataclasses.replace(c, groups=16)),
+        Mutation("gelu for swish", patch=(conv.nn, "swish", jax.nn.gelu)),
         Mutation("swapped norms", params=swap("encoder/mid/block_1/norm1", "encoder/mid/block_1/norm2")),
         Mutation("no shortcut bias", params=drop("encoder/down_0/block_0/shortcut/bias")),
         Mutation("no attention output bias", params=drop("decoder/mid/attn_1/out/bias")),
