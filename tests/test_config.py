@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 def get_config(arg=""):
-    config = ConfigDict(dict(
-        steps=10, rate=0.1, name="x", on=True, views=(1, 2), none=None, later=placeholder(int), options=[dict(a=1)], model=dict(width=3)))
+    config = ConfigDict(dict(steps=10, rate=0.1, name="x", on=True, views=(1, 2), none=None))
+    config.update(dict(later=placeholder(int), options=[dict(a=1)], model=dict(width=3)))
     config.lm_width = config.model.get_ref("width")
     if arg:
         config.update({"small": dict(steps=5)}[arg])
@@ -43,7 +43,7 @@ def test_overrides_keep_types_and_references(recipe):
 
 def test_overrides_of_tuples_placeholders_and_list_items(recipe):
     config = load_config(recipe, ["--config.views=(3, 4)", "--config.later=7", "--config.options[0].a=2"])
-    assert (config.views, config.later, config.options[0].a) == ((3, 4), 7, 2)
+    assert (config.views, config.later, config.options[0]["a"]) == ((3, 4), 7, 2)
 
 
 def test_a_config_is_locked(recipe):
@@ -106,3 +106,16 @@ def test_hash_follows_content_alone(recipe):
     assert config_hash(config) == config_hash(load_config(recipe, ["--config.steps=10"]))
     assert config_hash(config) != config_hash(load_config(recipe, ["--config.steps=11"]))
     assert to_json(config).index('"lm_width"') < to_json(config).index('"views"')
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [("configs/mine", "from configs.mine import shared_a as shared"), ("apart", "import shared_b as shared")],
+)
+def test_a_recipe_imports_its_neighbours(tmp_path, folder, line):
+    home = tmp_path / folder
+    home.mkdir(parents=True)
+    for name in ("shared_a", "shared_b"):
+        (home / f"{name}.py").write_text("from ml_collections import ConfigDict\nCONFIG = ConfigDict(dict(steps=3))\n")
+    (home / "recipe.py").write_text(f"{line}\n\ndef get_config():\n    return shared.CONFIG\n")
+    assert load_config(str(home / "recipe.py")).steps == 3

@@ -2,9 +2,11 @@
 
 A recipe is a Python file with ``get_config(arg="") -> ml_collections.ConfigDict``. It is named ``path/to/file.py``
 or, to pick one of its variants, ``path/to/file.py:arg``. An override ``config.a.b=value`` replaces one existing
-value by another of the same type.
+value by another of the same type. A recipe below a folder ``configs`` imports its neighbours as
+``from configs.folder import name``, any other one those of its own folder by their names.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -12,7 +14,7 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -79,7 +81,8 @@ def _get_config(path: Path):
     module = importlib.util.module_from_spec(module_spec)
     _let_import_siblings(path)
     try:
-        module_spec.loader.exec_module(module)
+        with _importing_from(_root(path.resolve())):
+            module_spec.loader.exec_module(module)
     except UserError:
         raise
     except Exception as error:  # whatever a user's file does wrong at import
@@ -96,6 +99,20 @@ def _let_import_siblings(path: Path) -> None:
     for parent in path.resolve().parents:
         if parent.name == "configs" and str(parent.parent) not in sys.path:
             sys.path.append(str(parent.parent))
+
+
+def _root(path: Path) -> Path:
+    return next((parent.parent for parent in path.parents if parent.name == "configs"), path.parent)
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _near_files(path: Path) -> str:

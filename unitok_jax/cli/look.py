@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ def _recipe(config: TrainConfig, lines: list[str]) -> None:
 
 
 def _table(params: Any) -> None:
-    print(parameter_overview.get_parameter_overview(params, include_stats=False))
+    table = parameter_overview.get_parameter_overview(params, include_stats=False)
+    print(re.sub(r"(?<=\d)\.0\b", "", table))  # where there are scalars, clu counts in floats
 
 
 def _count(leaves: Any) -> int:
