@@ -13,7 +13,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
     **{
         ("unitoken", kind): _B
         for kind in (
-            "greedy_understanding",
             "prep_anyres",
             "prep_discrete_and_conversation",
             "sampler_and_schedule",

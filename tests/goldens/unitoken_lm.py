@@ -1,4 +1,4 @@
-"""UniToken's decoding around its language model alone, for the goldens without tower and tokenizer."""
+"""A golden's UniToken, with or without its tower, and what its decoding sees along a path."""
 
 import dataclasses
 import functools
@@ -8,60 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitok_jax.backbones.decoder_config import DecoderConfig
-from unitok_jax.backbones.decoder_lm import DecoderLM, decoder_cache, init_decoder
 from unitok_jax.backbones.decoder_lm_rules import decoder_table
+from unitok_jax.backbones.siglip import SiglipConfig
+from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.sampling.settings import Decoding, Sampling
 from unitok_jax.systems.unitoken import decoding as machine
-from unitok_jax.systems.unitoken.vocabulary import TokenIds
+from unitok_jax.systems.unitoken.config import UniTokenConfig
+from unitok_jax.systems.unitoken.system import UniToken
+from unitok_jax.systems.unitoken.vocabulary import TokenIds, Vocabulary
 
 IDS = TokenIds()
 
 
-@dataclasses.dataclass(frozen=True)
-class DrawingLM:
-    """The part of the System contract that a decode needs, over ids."""
-
-    config: DecoderConfig
-
-    @property
-    def grammar(self):
-        return machine.Grammar(IDS, self.config.vocab_size)
-
-    def _apply(self, params, *args, **kwargs):
-        return DecoderLM(self.config).apply({"params": params}, *args, **kwargs)
-
-    def embed_ids(self, params, ids):
-        return self._apply(params, ids[:, None], method=DecoderLM.embed_tokens)
-
-    def logits(self, params, hidden):
-        return self._apply(params, hidden, method=DecoderLM.logits)
-
-    def embed(self, params, batch):
-        return self._apply(params, batch["tokens"], method=DecoderLM.embed_tokens)
-
-    def new_cache(self, rows, length):
-        return decoder_cache(self.config, rows, length)
-
-    def advance(self, params, embeds, cache, valid):
-        hidden, aux = self._apply(params, embeds, cache=cache, valid=valid)
-        return hidden, aux["cache"]
-
-    def decode_init(self, params, batch, decoding):
-        return machine.decode_init(self.grammar, batch, decoding)
-
-    def decode_step(self, params, hidden, state, decoding, keys):
-        embed = functools.partial(self.embed_ids, params)
-        return machine.decode_step(self.grammar, self.logits(params, hidden), embed, state, decoding, keys)
-
-    def predict(self, params, ids):
-        """Raw logits at every position of one row of ids, without a cache."""
-        return self._apply(params, jnp.asarray(ids)[None], method=DecoderLM.predict)[0]
-
-
 def load(case):
-    """(system, params) of a case's language model."""
-    llm = case.config["llm"]
-    config = DecoderConfig(
+    """(system, params) of a case; what it has no weights for is missing from the params."""
+    lm = _lm(case.config["llm"])
+    vit = _vit(case.config["vit"]) if "vit" in case.config else SiglipConfig()
+    vocabulary = Vocabulary(IDS, lm.vocab_size, encode=list, decode=str)
+    system = UniToken(UniTokenConfig(lm, vit, VAEConfig()), vocabulary)
+    parts = ("lm", "vit", "adapter") if "vit" in case.config else ("lm",)
+    table = system.artefacts["unitoken"] if "vit" in case.config else decoder_table(lm).under("", "lm/")
+    abstract = jax.eval_shape(functools.partial(system.init, parts=parts), jax.random.key(0))
+    return system, case.params(table, abstract)
+
+
+def _lm(llm):
+    return DecoderConfig(
         vocab_size=llm["vocab_size"],
         width=llm["hidden_size"],
         ffn=llm["intermediate_size"],
@@ -75,14 +47,23 @@ def load(case):
         qk_norm_groups=llm["model_parallel_size"],
         swin_norm=llm["swin_norm"],
     )
-    abstract = jax.eval_shape(functools.partial(init_decoder, config), jax.random.key(0))
-    return DrawingLM(case.settings(config)), case.params(decoder_table(config), abstract)
+
+
+def _vit(vit):
+    return SiglipConfig(
+        width=vit["hidden_size"],
+        ffn=vit["intermediate_size"],
+        layers=vit["num_hidden_layers"],
+        heads=vit["num_attention_heads"],
+        image_size=vit["image_size"],
+        patch_size=vit["patch_size"],
+    )
 
 
 def decoding(case, max_steps):
     """Arg-max in both modes, guided as the case says."""
-    greedy = (Sampling(temperature=0.0, top_k=case.config[f"{mode}_top_k"]) for mode in ("text", "image"))
-    return Decoding(*greedy, guidance=case.config["cfg"], max_steps=max_steps)
+    text, image = (Sampling(temperature=0.0, top_k=case.config.get(f"{mode}_top_k", 0)) for mode in ("text", "image"))
+    return Decoding(text, image, guidance=case.config.get("cfg", 1.0), max_steps=max_steps)
 
 
 def padded(rows):
@@ -94,6 +75,17 @@ def padded(rows):
     return {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments)}
 
 
+def predict(system, params, embeds):
+    """Raw logits [S, V] at every position of one row [1, S, D], without a cache."""
+    hidden = system.apply(params, "lm", embeds)[0]
+    return system.apply(params, "lm", hidden, method="logits")[0, :, : system.vocabulary.size]
+
+
+def predict_ids(system, params, ids):
+    """`predict` of plain ids."""
+    return predict(system, params, system.apply(params, "lm", jnp.asarray(ids)[None], method="embed_tokens"))
+
+
 def replay(system, params, prompt, path, steps, how):
     """What decoding sees at some steps of a given path, from two plain forward passes.
 
@@ -102,10 +94,9 @@ def replay(system, params, prompt, path, steps, how):
     """
     ids = np.concatenate([prompt, path])
     begin = int(np.argmax(ids == IDS.boi))
-    vocabulary = system.config.vocab_size
-    conditional = system.predict(params, ids)[np.asarray(steps) + len(prompt) - 1, :vocabulary]
-    prefixes = padded([ids[: len(prompt) + t] for t in steps])
+    last = np.asarray(steps) + len(prompt) - 1
+    conditional = predict_ids(system, params, ids)[last]
+    prefixes = padded([ids[: i + 1] for i in last])
     state = machine.decode_init(system.grammar, prefixes, dataclasses.replace(how, guidance=1.0))
-    since = np.clip(np.asarray(steps) + len(prompt) - 1 - begin, 0, None)
-    unconditional = system.predict(params, ids[begin:])[since, :vocabulary]
+    unconditional = predict_ids(system, params, ids[begin:])[np.clip(last - begin, 0, None)]
     return conditional, jnp.where(state.in_codes[:, None], unconditional, 0.0), state
