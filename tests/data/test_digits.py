@@ -39,7 +39,7 @@ def test_unseen_pairs_are_six_digits_in_six_colours():
 
 
 def test_render_is_the_scan_in_one_colour():
-    picture = digits.render(17, "orange")
+    picture = digits.render(17, "orange", 32)
     assert picture.shape == (32, 32, 3)
     assert picture.dtype == np.uint8
     assert picture[..., 2].max() == 0

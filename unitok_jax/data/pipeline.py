@@ -1,11 +1,14 @@
 """From a config's sources to one stream of laid-out examples, a function of (seed, position) alone."""
 
 import dataclasses
+import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from unitok_jax.data import packing, sources
 from unitok_jax.data.example import BadExample, Example
@@ -14,6 +17,7 @@ from unitok_jax.data.settings import Entry, read_entry
 from unitok_jax.data.tasks import to_example
 from unitok_jax.errors import UserError
 
+LISTED = 1 << 16  # up to here an epoch's order is listed: Grain's cipher takes 33 ms a record for 2 of them
 Layout = Callable[[Example, np.random.Generator], ExampleRow]
 
 
@@ -82,15 +86,35 @@ def open_entries(entries: Sequence[Mapping[str, Any]], where: str) -> list[Named
     return opened
 
 
+class Epochs:
+    """A source without end: every record once an epoch, each epoch in an order of its own, from (seed, epoch)."""
+
+    def __init__(self, source: Sequence[Any] | NamedRecords, seed: int):
+        self.source, self.seed = source, seed
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> "tuple[Entry, dict[str, Any]] | Skipped":
+        epoch, place = divmod(index, len(self.source))
+        return self.source[self._shuffled(epoch, place)]
+
+    def _shuffled(self, epoch: int, place: int) -> int:
+        size = len(self.source)
+        if size <= LISTED:
+            return int(_order(size, self.seed, epoch)[place])
+        return index_shuffle(place, max_index=size - 1, seed=(self.seed + epoch) % 2**32, rounds=4)
+
+
+@functools.lru_cache(maxsize=16)
+def _order(size: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
 def mixture(records: Sequence[NamedRecords], seed: int) -> grain.MapDataset:
     """An endless stream: each source shuffled anew every epoch, mixed by weight (exactly, not on average)."""
-    streams = [
-        grain.MapDataset.source(source)
-        .seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-        .shuffle()
-        .repeat(None, reseed_each_epoch=True)
-        for number, source in enumerate(records)
-    ]
+    seeds = np.random.SeedSequence(seed).generate_state(len(records))
+    streams = [grain.MapDataset.source(Epochs(source, int(s))) for source, s in zip(records, seeds, strict=True)]
     return grain.MapDataset.mix(streams, [source.entry.weight for source in records])
 
 
