@@ -108,6 +108,35 @@ def commitment_loss(q: Quantized) -> Float[Array, "*batch"]:
     return jnp.square(q.source - jax.lax.stop_gradient(q.rows)).mean(-1)
 
 
+def entropy_loss(source: Vectors, rows: Codebook, *, temperature: float = 0.01, chunk: int = 1024) -> Float[Array, ""]:
+    """Makes each latent sure of its code and all codes equally frequent (LlamaGen's entropy term).
+
+    With soft codes ``softmax(-squared distance / temperature)``: their mean entropy less the entropy of their mean.
+
+    Args:
+        source: [..., C], the latents as they are compared (`Quantized.source`); the mean is over all of them.
+        rows: [K, C], the codebook as it is compared (normalised under `l2_norm`).
+        temperature: of the soft codes.
+        chunk: latents whose soft codes are held at once.
+    """
+    vectors, rows = source.astype(jnp.float32).reshape(-1, source.shape[-1]), rows.astype(jnp.float32)
+    count, norms = len(vectors), jnp.square(rows).sum(-1)
+    chunk = min(chunk, count)
+    tiles = jnp.pad(vectors, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, vectors.shape[-1])
+    real = (jnp.arange(tiles.shape[0] * chunk) < count).reshape(-1, chunk, 1)
+
+    @jax.checkpoint
+    def step(sums, tile):
+        block, kept = tile
+        logs = jax.nn.log_softmax(-_distances(block, rows, norms) / temperature)
+        soft = jnp.exp(logs) * kept
+        return (sums[0] + soft.sum(0), sums[1] - (soft * logs).sum()), None
+
+    (total, entropy), _ = jax.lax.scan(step, (jnp.zeros(len(rows)), jnp.zeros(())), (tiles, real))
+    mean = total / count
+    return entropy / count + (mean * jnp.log(mean + 1e-5)).sum()
+
+
 def histogram(codes: Codes, size: int) -> Int[Array, "codes"]:
     """How often each of `size` codes occurs."""
     return jnp.zeros(size, jnp.int32).at[codes.reshape(-1)].add(1)

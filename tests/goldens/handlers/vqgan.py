@@ -6,12 +6,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Mutation, drop, nchw, nhwc, swap
+from harness import FP32, Mutation, drop, nchw, nhwc, swap
 
 from unitok_jax.backbones.taming_vae import TamingVAE, VAEConfig
 from unitok_jax.backbones.taming_vae_rules import vqgan_table
 from unitok_jax.layers import conv
 from unitok_jax.quantizers import nearest
+
+ONE_BLOCK = 3e-6  # tight enough to tell epsilons apart (they move the result by 1e-5; rounding by 7e-7)
 
 
 def check(case):
@@ -33,39 +35,55 @@ def check(case):
     image = jnp.asarray(nhwc(case.input("image")))
     abstract = jax.eval_shape(vae.init, jax.random.key(0), image)["params"]
     params = case.params(vqgan_table(), abstract)
-    _compare_codes(case, vae, params, image)
-    _compare_activations(case, vae, params, image)
-    _compare_training(case, vae, params, image)
+    codes = jnp.asarray(case.expected("indices_bhw"), jnp.int32)
+    # Compiled as a whole: operation by operation takes minutes. A new jit a case, as mutations patch what it traces.
+    forward, written, gradients = jax.jit(functools.partial(_run, vae, case.config["beta"]))(params, image, codes)
+    _compare_reading(case, params, forward)
+    _compare_writing(case, forward, written)
+    assert case.config["legacy"]
+    case.compare("train.loss", forward["loss"])
+    case.compare("train.forward_rec", nchw(forward["picture"]))
+    case.compare_gradients(vqgan_table(), gradients)
 
 
-def _compare_codes(case, vae, params, image):
-    latents, aux = vae.apply({"params": params}, image, method="encode")
-    quantized = vae.apply({"params": params}, latents, method="quantize")
-    case.compare("encoder_out", nchw(aux["encoder"]["conv_out"]))
-    case.compare("pre_quant", nchw(latents))
+def _run(vae, beta, params, image, codes):
+    def loss(params):
+        picture, aux = vae.apply({"params": params}, image)
+        moves = beta * nearest.codebook_loss(aux["quantized"]) + nearest.commitment_loss(aux["quantized"])
+        value = moves.mean() + jnp.square(picture - image).mean()
+        return value, {**aux, "loss": value, "emb_loss": moves.mean(), "picture": picture}
+
+    gradients, forward = jax.grad(loss, has_aux=True)(params)
+    picture, aux = vae.apply({"params": params}, codes, method="decode_codes")
+    entries = vae.apply({"params": params}, codes, method="lookup")
+    return forward, {**aux, "picture": picture, "entries": entries}, gradients
+
+
+def _compare_reading(case, params, forward):
+    quantized = forward["quantized"]
+    case.compare("encoder_out", nchw(forward["encoder"]["conv_out"]))
+    case.compare("pre_quant", nchw(forward["latents"]))
     case.compare("indices", np.ravel(quantized.codes))
     case.compare("indices_bhw", quantized.codes)
     case.compare("z_q", nchw(quantized.latents))
-    case.compare("emb_loss", vq_loss(case, quantized))
-    distances = jnp.square(latents[..., None, :] - params["codebook"]["embedding"]).sum(-1)
-    nearest_two = jnp.sort(distances.reshape(-1, distances.shape[-1]))[:, :2]
-    case.compare("index_margin", nearest_two[:, 1] - nearest_two[:, 0], atol=1e-4)  # a difference of large numbers
+    case.compare("emb_loss", forward["emb_loss"])
+    rows, latents = np.asarray(params["codebook"]["embedding"]), np.asarray(forward["latents"])
+    distances = np.sort(np.square(latents.reshape(-1, 1, rows.shape[1]) - rows).sum(-1))
+    case.compare("index_margin", distances[:, 1] - distances[:, 0])
 
 
-def _compare_activations(case, vae, params, image):
-    codes = jnp.asarray(case.expected("indices_bhw"), jnp.int32)
-    _, encoded = vae.apply({"params": params}, image, method="encode")
-    picture, decoded = vae.apply({"params": params}, codes, method="decode_codes")
-    entries = vae.apply({"params": params}, codes, method="lookup")
-    case.compare("codebook_entry", nchw(entries))
-    case.compare("post_quant", nchw(decoded["post_quant_conv"]))
-    case.compare("decoded", nchw(picture))
-    exact = (np.clip(np.asarray(picture, np.float64), -1, 1) + 1) / 2 * 255
+def _compare_writing(case, forward, written):
+    case.compare("codebook_entry", nchw(written["entries"]))
+    case.compare("post_quant", nchw(written["post_quant_conv"]))
+    case.compare("decoded", nchw(written["picture"]))
+    exact = (np.clip(np.asarray(written["picture"], np.float64), -1, 1) + 1) / 2 * 255
     # The README allows 1 off where the value before truncation sits on an integer.
     case.compare("decoded_uint8", exact.astype(np.uint8), where=np.abs(exact - np.round(exact)) > 1e-2)
+    sides = {"encoder": forward["encoder"], "decoder": written["decoder"]}
     for name in case.matching(r"act\..*"):
         side, *path = name.removeprefix("act.").split(".")
-        case.compare(name, nchw(_at({**encoded, **decoded}[side], path)))
+        tolerance = ONE_BLOCK if name == "act.encoder.down.0.block.0" else FP32
+        case.compare(name, nchw(_at(sides[side], path)), tolerance)
 
 
 def _at(aux, path):
@@ -76,23 +94,6 @@ def _at(aux, path):
             name, path = f"{name}_{path[0]}", path[1:]
         aux = aux[name]
     return aux
-
-
-def _compare_training(case, vae, params, image):
-    def loss(params):
-        picture, aux = vae.apply({"params": params}, image)
-        return vq_loss(case, aux["quantized"]) + jnp.square(picture - image).mean(), picture
-
-    (value, picture), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-    case.compare("train.loss", value)
-    case.compare("train.forward_rec", nchw(picture))
-    case.compare_gradients(vqgan_table(), gradients)
-
-
-def vq_loss(case, quantized):
-    """The legacy placement of beta: on the term that moves the codebook."""
-    assert case.config["legacy"]
-    return (case.config["beta"] * nearest.codebook_loss(quantized) + nearest.commitment_loss(quantized)).mean()
 
 
 MUTATIONS = {
