@@ -1,29 +1,31 @@
 """Weight rules of `siglip` and `siglip_text`: the names that Hugging Face gives SigLIP and SigLIP2."""
 
+from unitok_jax.backbones.siglip import SiglipConfig
+from unitok_jax.backbones.siglip_text import SiglipTextConfig
 from unitok_jax.weights.rules import Rule, Split, Table
 from unitok_jax.weights.transforms import CONV, HEADS_BIAS, HEADS_IN, HEADS_OUT, LINEAR, SAME, Unsqueeze, vocabulary
 
 IGNORED = {r"embeddings\.position_ids": "a buffer that counts positions"}
-OLD_PREFIX = "vision_model."
+NO_HEAD = {r"head\..*": "the pooling head, which this config has not (pooling)"}
 
 
-def siglip_table() -> Table:
+def siglip_table(config: SiglipConfig) -> Table:
     """Rules for a vision tower; keys as transformers 5 has them, or, before that, below ``vision_model.``."""
-    rules = [
+    rules = (
         Rule("embeddings.patch_embedding.weight", "embeddings/patch/kernel", CONV),
         Rule("embeddings.patch_embedding.bias", "embeddings/patch/bias"),
         Rule("embeddings.position_embedding.weight", "embeddings/position/embedding"),
         *_layers(),
         *_norm("post_layernorm", "post_norm"),
-        *_pooling_head(),
-    ]
-    return Table(tuple(rules), IGNORED, aliases=((OLD_PREFIX, ""),))
+    )
+    tower = Table(rules, IGNORED, aliases=(("vision_model.", ""),))
+    return tower + (Table(tuple(_pooling_head())) if config.pooling else Table((), NO_HEAD))
 
 
-def siglip_text_table(vocab_size: int) -> Table:
+def siglip_text_table(config: SiglipTextConfig) -> Table:
     """Rules for a text tower: keys below ``text_model.``, and the loss's scale and bias, as in ``SiglipModel``."""
     rules = [
-        Rule("embeddings.token_embedding.weight", "embeddings/token/embedding", vocabulary(vocab_size)),
+        Rule("embeddings.token_embedding.weight", "embeddings/token/embedding", vocabulary(config.vocab_size)),
         Rule("embeddings.position_embedding.weight", "embeddings/position/embedding"),
         *_layers(),
         *_norm("final_layer_norm", "final_norm"),

@@ -165,8 +165,7 @@ def _first_of_equal_rows(x: Any, rows: int) -> Any:
     runs = np.asarray(x).reshape(rows, -1, *x.shape[1:])
     if not (runs == runs[:, :1]).all():
         raise UserError(
-            f"{x.shape[0]} rows do not reduce to {rows}: rows of one run differ; "
-            f"keep one row a head in the config (norm rows {x.shape[0]})"
+            f"{x.shape[0]} rows do not reduce to {rows}: rows of one run differ; let the config keep them all"
         )
     return runs[:, 0]
 
