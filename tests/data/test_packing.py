@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from data_toys import OUTPUTS, SIDE, spec
 
-from tests.data.toys import OUTPUTS, SIDE, spec
 from unitok_jax.data import packing
 from unitok_jax.data.example import BadExample, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
