@@ -164,7 +164,7 @@ def _attend_backward(plan: Plan, saved, grad):
     empty = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
     grads, _ = jax.lax.scan(visit, empty, tuple(plan.pairs().T))
     d_q, d_k, d_v = (g.astype(x.dtype) for g, x in zip(grads, (q, k, v), strict=True))
-    return d_q, d_k, d_v, jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), mask)
+    return d_q, d_k, d_v, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
