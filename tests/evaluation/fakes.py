@@ -15,7 +15,7 @@ def drawn_by_hand(digit: int, colour: str, seed: int, noise: float = 12.0) -> np
     """A training scan of the digit with noise: right, yet no copy."""
     rng = np.random.default_rng(seed)
     index = rng.choice([i for i in TRAINING if digits.digit(i) == digit])
-    picture = digits.render(int(index), colour) + rng.normal(0, noise, (32, 32, 3))
+    picture = digits.render(int(index), colour) + rng.normal(0, noise, (digits.SIZE, digits.SIZE, 3))
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -46,7 +46,9 @@ class Oracle:
         return np.stack([drawn_by_hand(*pair, seed=seeds + i) for i, pair in enumerate(wanted)])
 
     def reconstruct(self, images):
-        return np.clip(images.astype(int) + np.where(np.arange(32) % 2, 5, -5)[:, None], 0, 255).astype(np.uint8)
+        return np.clip(images.astype(int) + np.where(np.arange(digits.SIZE) % 2, 5, -5)[:, None], 0, 255).astype(
+            np.uint8
+        )
 
     def encode(self, images):
         return VisualTokens(codes=np.arange(len(images) * 16).reshape(len(images), 1, 16) % 256, grid=(4, 4))

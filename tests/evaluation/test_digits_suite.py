@@ -64,7 +64,7 @@ def test_its_files_are_complete(oracle):
     seen = [r for r in generated if r["seen"]]
     assert len(seen) == 222 and {(r["digit"], r["colour"]) for r in generated if not r["seen"]} == digits.UNSEEN_PAIRS
     assert {r["file"] for r in generated} == {f"generated/{p.name}" for p in (out / "generated").iterdir()}
-    assert np.asarray(Image.open(out / generated[0]["file"])).shape == (32, 32, 3)
+    assert np.asarray(Image.open(out / generated[0]["file"])).shape == (digits.SIZE, digits.SIZE, 3)
     assert not list(out.rglob("*.unfinished"))
 
 

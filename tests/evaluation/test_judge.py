@@ -9,6 +9,7 @@ from unitok_jax.evaluation.judge import Judge, Verdict, judge
 from unitok_jax.evaluation.reading import pictures_of
 
 SCANS = digits.split("held_out")
+PIXELS = digits.SIZE // 16
 
 
 def accuracy(pictures):
@@ -25,8 +26,8 @@ def test_it_knows_real_digits_that_it_never_saw():
 def test_it_is_not_thrown_by_what_a_decoder_does_to_pictures(change):
     pictures = pictures_of(SCANS).astype(np.float32)
     changed = {
-        "shifted": lambda: np.roll(pictures, (2, 1), (1, 2)),
-        "blurred": lambda: ndimage.gaussian_filter(pictures, (0, 1.5, 1.5, 0)),
+        "shifted": lambda: np.roll(pictures, (PIXELS, PIXELS), (1, 2)),
+        "blurred": lambda: ndimage.gaussian_filter(pictures, (0, 0.7 * PIXELS, 0.7 * PIXELS, 0)),
         "noisy": lambda: pictures + np.random.default_rng(0).normal(0, 25, pictures.shape),
         "dim": lambda: pictures / 2,
     }[change]()
@@ -46,7 +47,7 @@ def test_it_learns_from_training_scans_only_and_without_chance(monkeypatch):
 
 
 def test_a_dark_picture_shows_nothing():
-    assert judge()(np.full((1, 32, 32, 3), 9, np.uint8)) == [Verdict(None, None)]
+    assert judge()(np.full((1, digits.SIZE, digits.SIZE, 3), 9, np.uint8)) == [Verdict(None, None)]
 
 
 @pytest.mark.parametrize("colour", digits.COLOUR_NAMES)

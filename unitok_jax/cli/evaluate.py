@@ -24,7 +24,7 @@ def evaluate(args: argparse.Namespace) -> None:
     logging.getLogger("unitok_jax").setLevel(logging.INFO)
     pipeline, config = load_pipeline(args.workdir)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
-    settings = {"system": config.system, "evaluation": config.evaluation}
+    settings = {"system": config.system, "seed": config.seed, "evaluation": config.evaluation}
     with using(pipeline, config), writing(out):
         figures = run(pipeline, settings, out)
         if args.started is not None:

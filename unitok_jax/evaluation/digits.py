@@ -35,7 +35,7 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
     """Runs the suite and writes ``metrics.json`` and what it rests on into the folder `out`.
 
     Args:
-        pipeline: an `inference.pipeline.Pipeline`, its images 32 x 32.
+        pipeline: an `inference.pipeline.Pipeline`, its images `data.digits.SIZE` pixels a side.
         config: the run's config; `config.evaluation` holds `DigitsSettings`.
         out: a local or bucket folder.
 

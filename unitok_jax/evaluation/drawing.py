@@ -66,7 +66,7 @@ def _remove_others(folder: epath.Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def training_pictures() -> Iterator[UInt8[np.ndarray, "R 32 32 3"]]:
+def training_pictures() -> Iterator[UInt8[np.ndarray, "R H W 3"]]:
     """Every picture of the training split, one colour at a time."""
     for colour in digits.COLOUR_NAMES:
         yield pictures_of([scan for scan in digits.split("train") if scan[1] == colour])
@@ -90,7 +90,7 @@ def reconstructed(out: epath.Path, index: int) -> epath.Path:
     return out / "reconstructed" / f"{index:04d}.png"
 
 
-def judged(pictures: UInt8[np.ndarray, "B 32 32 3"], scans: Sequence[Scan]) -> float:
+def judged(pictures: UInt8[np.ndarray, "B H W 3"], scans: Sequence[Scan]) -> float:
     """The share in which the judge sees both the digit and the colour of the scan."""
     right = [
         (v.digit, v.colour) == (digits.digit(index), colour)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from unitok_jax.data import digits
@@ -134,7 +133,7 @@ def codebook(out: epath.Path, figures: Mapping[str, float]) -> str:
             f"Perplexity {figures['codebook_perplexity']:.0f}: as varied as that many equal entries.",
         )
         + '<div class="charts">'
-        + plots.bar_chart(np.sqrt(counts), "Square root of each entry's count, sorted", told, "entry")
+        + plots.bar_chart(counts, "Uses of each entry, commonest first", told, "entry")
         + "</div>"
     )
 

@@ -15,7 +15,9 @@ from unitok_jax.data import digits
 
 _SIDE = 16  # pixels a side of what the classifier reads
 _DARK = 0.1  # below this brightness a picture shows nothing
-_SHIFTS = ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))  # pixels of a 32 x 32 picture
+_UNIT = digits.SIZE // _SIDE
+_SHIFTS = ((0, 0), (_UNIT, 0), (-_UNIT, 0), (0, _UNIT), (0, -_UNIT))
+_BLUR = 0.6 * _UNIT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Judge:
         indices = [i for i in range(len(digits.load()[0])) if not digits.held_out(i)]
         plain = _brightness(np.stack([digits.render(i, "white") for i in indices]))
         seen = [np.roll(plain, shift, axis=(1, 2)) for shift in _SHIFTS]
-        seen.append(ndimage.gaussian_filter(plain, (0, 1.2, 1.2)))
+        seen.append(ndimage.gaussian_filter(plain, (0, _BLUR, _BLUR)))
         targets = np.array([digits.digit(i) for i in indices])
         self._classifier = SVC(C=10.0, gamma="scale").fit(_read(np.concatenate(seen)), np.tile(targets, len(seen)))
 
-    def __call__(self, pictures: UInt8[np.ndarray, "B 32 32 3"]) -> list[Verdict]:
-        """Judges each picture."""
+    def __call__(self, pictures: UInt8[np.ndarray, "B H W 3"]) -> list[Verdict]:
+        """Judges each picture, `digits.SIZE` pixels a side."""
         brightness = _brightness(pictures)
         shown = brightness.max(axis=(1, 2)) > _DARK
         seen = self._classifier.predict(_read(brightness))

@@ -31,7 +31,7 @@ class Reading:
         return self.digit and self.colour
 
 
-def pictures_of(scans: Sequence[Scan]) -> UInt8[np.ndarray, "B 32 32 3"]:
+def pictures_of(scans: Sequence[Scan]) -> UInt8[np.ndarray, "B H W 3"]:
     """The scans' pictures."""
     return np.stack([digits.render(index, colour) for index, colour in scans])
 
