@@ -1,6 +1,7 @@
 """Parts of one run in another, and models that do not fit."""
 
 import contextlib
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import training_toy as toy
 
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
-from unitok_jax.training.checkpoints import Checkpoints, load_parts
+from unitok_jax.training.checkpoints import Checkpoints, find_step, load_parts
 from unitok_jax.training.config import read_config
 from unitok_jax.training.loop import train
 from unitok_jax.training.setup import prepare
@@ -94,3 +95,26 @@ def test_a_copy_is_saved_though_the_state_is_donated(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
         read, _ = checkpoints.restore(1, shapes, {"cursors": abstract(np.zeros(8), "int32")})
     np.testing.assert_array_equal(read.state["seen"], expected)
+
+
+def test_a_save_that_fails_in_the_background_is_told_and_the_last_one_stays(tmp_path):
+    """Files may not grow: what a full disk looks like to Orbax's threads."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    state = prepare(read_config(toy.config())[0]).first_state()
+    large = state.replace(state={"seen": jax.random.normal(jax.random.key(0), (1 << 18,))})
+    data = {"cursors": jnp.zeros(8, jnp.int32)}
+    with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
+        checkpoints.save(1, state, data, {})
+    checkpoints = Checkpoints(tmp_path, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"checkpoints: cannot write the checkpoint \(") as told:
+            checkpoints.save(2, large, data, {})
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(told.value)
+    with contextlib.closing(Checkpoints(tmp_path, 2)) as checkpoints:
+        assert checkpoints.latest == 1
+        checkpoints.save(2, large, data, {})
+    assert find_step(tmp_path).name == "2"

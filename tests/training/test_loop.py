@@ -166,13 +166,13 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         train(toy.config(), tmp_path / "file" / "run")
 
 
-def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, unkilled):
-    """Files may not grow once the first checkpoint is done: the next one fails in the background."""
+def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, unkilled, capsys):
+    """Files may not grow once the first checkpoint is done: what comes next cannot be written."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(params, step):
         if step == 5:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
         time.sleep(0.05)
 
     try:
