@@ -4,11 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 
-def to_float(pixels: UInt8[Array, "*n H W 3"]) -> Float[Array, "*n H W 3"]:
-    """float32 in [-1, 1]; what is float already stays."""
+def to_float(pixels: Shaped[Array, "*n H W 3"]) -> Float[Array, "*n H W 3"]:
+    """uint8 to float32 in [-1, 1]; what is float already stays."""
     return pixels.astype(jnp.float32) / 127.5 - 1 if pixels.dtype == jnp.uint8 else pixels
 
 

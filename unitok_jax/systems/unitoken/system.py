@@ -36,7 +36,7 @@ class Adapter(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Float[Array, "*batch D"]:
         dense = functools.partial(nn.Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
         return dense(name="fc2")(nn.gelu(dense(name="fc1")(x), approximate=False))
 
