@@ -51,7 +51,9 @@ def _layout(system: Any, example: Example, rng: np.random.Generator) -> ExampleR
     """The picture and its caption (the assistant's last text), padded to the text tower's length."""
     del rng
     if len(example.images) != 1:
-        raise BadExample("expected one image", f"{example.id} has {len(example.images)}")
+        raise BadExample(
+            "image symbols do not match the images", f"{example.id}: expected one, has {len(example.images)}"
+        )
     length, ids = system.config.text.max_length, system.vocabulary.ids
     caption = example.turns[-1].text.replace(IMAGE, "").strip()
     tokens = np.full(length, ids.pad, np.int32)

@@ -64,7 +64,9 @@ def _init(system: Any, key: jax.Array) -> tuple[Params, State]:
 def _layout(system: Any, example: Example, rng: np.random.Generator) -> ExampleRow:
     """A picture alone."""
     if len(example.images) != 1:
-        raise BadExample("expected one image", f"{example.id} has {len(example.images)}")
+        raise BadExample(
+            "image symbols do not match the images", f"{example.id}: expected one, has {len(example.images)}"
+        )
     none = np.zeros(0, np.int32)
     side = system.config.image_size
     views = {"vqgan": [vqgan_view(example.images[0], side, side, rng)]}
