@@ -60,7 +60,8 @@ th{font-weight:600;text-align:left}th,td{padding:6px 14px 6px 0;vertical-align:m
 .data th.n{text-align:right}
 .draws{width:100%;table-layout:fixed}
 .draws th{font-size:.84rem;color:var(--soft);padding:3px;text-align:center}
-.draws th[scope=row]{text-align:left;width:4.6em}
+.draws th[scope=row]{text-align:left}
+.draws thead td{width:5rem}
 .draws td{padding:3px}.draws img{width:100%}
 .draws .wrong,.badge{position:relative}
 .badge{display:inline-block;background:var(--bad-wash);color:var(--bad);border-radius:50%;font-weight:700;font-size:.8rem;
@@ -71,7 +72,7 @@ font:.88rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media(max-width:560px){body{padding:22px 14px 48px}.cards{grid-template-columns:1fr 1fr}.cards li{padding:11px 12px}
 .cards .value{font-size:1.4rem}.tiles{grid-template-columns:repeat(auto-fill,minmax(76px,1fr));gap:10px}
 .tiles li{font-size:.78rem}.hero{gap:4px}
-.draws td{padding:1px}.draws th{padding:1px;font-size:.68rem}.draws th[scope=row]{width:5.1em}
+.draws td{padding:1px}.draws th{padding:1px;font-size:.68rem}.draws thead td{width:3.6rem}
 .draws .badge{font-size:.55rem;right:1px;bottom:1px}img{border-radius:3px}}
 """
 
