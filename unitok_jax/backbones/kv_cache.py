@@ -19,8 +19,8 @@ class KVCache:
             so setting a length to 0 starts that row anew.
     """
 
-    keys: tuple[Float[jax.Array, "L R K T H"], ...]
-    values: tuple[Float[jax.Array, "L R K T H"], ...]
+    keys: tuple[Float[jax.Array, "_ R K T H"], ...]
+    values: tuple[Float[jax.Array, "_ R K T H"], ...]
     lengths: Int[jax.Array, "R"]
 
     @property
