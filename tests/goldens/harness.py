@@ -40,6 +40,10 @@ class Mutation:
     patch: tuple[Any, str, Any] | None = None
 
 
+class Noticed(Exception):
+    """Ends a mutated run at the first comparison that fails; the rest need not be computed."""
+
+
 class Case:
     """One golden: ``config.json``, ``io.safetensors``, and ``weights.safetensors`` where it has weights."""
 
@@ -87,15 +91,19 @@ class Case:
         self.compared.add(name)
         expected, ours = self.expected(name), np.asarray(ours)
         if expected.shape != ours.shape:
-            self.failures.append(f"{name}: shape {ours.shape}, expected {expected.shape}")
-            return
+            return self._fail(f"{name}: shape {ours.shape}, expected {expected.shape}")
         if where is not None:
             kept = np.broadcast_to(where, expected.shape)
             assert kept.any(), f"{name}: where keeps nothing"
             expected, ours = expected[kept], ours[kept]
         message = _difference(ours, expected, rtol, atol)
         if message:
-            self.failures.append(f"{name}: {message}")
+            self._fail(f"{name}: {message}")
+
+    def _fail(self, message: str) -> None:
+        self.failures.append(message)
+        if self.mutation:
+            raise Noticed
 
     def settings(self, config: Any) -> Any:
         """The module's config, or the mutation's."""
