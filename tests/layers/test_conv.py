@@ -39,7 +39,7 @@ def test_group_norm_has_the_gradient_of_flax():
     params = {"scale": image(8), "bias": image(8)}
     ours, theirs = conv.GroupNorm(4), nn.GroupNorm(4, epsilon=1e-6, use_fast_variance=False)
     gradients = [
-        jax.grad(lambda p, x, m=m: (m.apply({"params": p}, x) * weights).sum(), (0, 1))(params, x)
+        jax.jit(jax.grad(lambda p, x, m=m: (m.apply({"params": p}, x) * weights).sum(), (0, 1)))(params, x)
         for m in (ours, theirs)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
@@ -47,7 +47,7 @@ def test_group_norm_has_the_gradient_of_flax():
 
 def test_group_norm_of_a_shifted_half_precision_map():
     x = np.asarray(image(1, 4, 4, 8) + 300, jax.numpy.bfloat16)
-    out = conv.GroupNorm(4).init_with_output(jax.random.key(0), x)[0]
+    out = jax.jit(conv.GroupNorm(4).init_with_output)(jax.random.key(0), x)[0]
     assert out.dtype == jax.numpy.bfloat16
     expected = reference_norm(x.astype(np.float64), 4, np.ones(8), np.zeros(8), 1e-6)
     np.testing.assert_allclose(out.astype(np.float32), expected, atol=2e-2)
@@ -78,20 +78,20 @@ def test_fold_lays_squares_side_by_side():
 
 def test_attention_block():
     block, x = conv.AttentionBlock(2), image(1, 2, 3, 4)
-    params = jax.tree.map(lambda p: 0.3 * image(*p.shape), block.init(jax.random.key(0), x)["params"])
+    params = jax.tree.map(lambda p: 0.3 * image(*p.shape), jax.jit(block.init)(jax.random.key(0), x)["params"])
     h = reference_norm(x, 2, **params["norm"], epsilon=1e-6).reshape(6, 4)
     q, k, v = (h @ params[name]["kernel"] + params[name]["bias"] for name in "qkv")
     scores = np.exp(q @ k.T / 2)
     read = scores / scores.sum(1, keepdims=True) @ v
     expected = x[0] + (read @ params["out"]["kernel"] + params["out"]["bias"]).reshape(2, 3, 4)
-    np.testing.assert_allclose(block.apply({"params": params}, x)[0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("features", "shortcut"), [(4, False), (6, True)])
 def test_resnet_block_projects_its_shortcut_only_where_the_width_changes(features, shortcut):
     block, x = conv.ResnetBlock(features, 2), image(1, 2, 2, 4)
-    params = block.init(jax.random.key(0), x)["params"]
+    params = jax.jit(block.init)(jax.random.key(0), x)["params"]
     assert ("shortcut" in params) == shortcut
     params = {**params, "conv2": jax.tree.map(np.zeros_like, params["conv2"])}
     expected = x @ params["shortcut"]["kernel"] if shortcut else x
-    np.testing.assert_allclose(block.apply({"params": params}, x), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x), expected, atol=1e-5)
