@@ -84,7 +84,12 @@ class DecoderLM(nn.Module):
 
         Returns:
             Hidden states after the final norm, and ``{"spans": {name: hidden after it}, "cache": KVCache | None}``.
+
+        Raises:
+            ValueError: for segments together with a cache.
         """
+        if cache is not None and segments is not None:
+            raise ValueError("a row of a cache is one example: give either a cache or segments")
         length = embeds.shape[1]
         if cache is None:
             index, mask = None, self_mask(segments, blocks)
