@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from unitok_jax.errors import UserError
-from unitok_jax.weights.rules import Fuse, Rule, Split, Table, Tie, links
+from unitok_jax.weights.kinds import Fuse, Split, Tie
+from unitok_jax.weights.rules import Rule, Table, links
 from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.transfer import abstract_of, export_tree, flat, import_tree, plan, shapes_of, upstream_shapes
 from unitok_jax.weights.transforms import CONV, HEADS_IN, LINEAR, SAME, Collapse, vocabulary

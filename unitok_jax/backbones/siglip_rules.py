@@ -2,7 +2,8 @@
 
 from unitok_jax.backbones.siglip import SiglipConfig
 from unitok_jax.backbones.siglip_text import SiglipTextConfig
-from unitok_jax.weights.rules import Rule, Split, Table
+from unitok_jax.weights.kinds import Split
+from unitok_jax.weights.rules import Rule, Table
 from unitok_jax.weights.transforms import CONV, HEADS_BIAS, HEADS_IN, HEADS_OUT, LINEAR, SAME, Unsqueeze, vocabulary
 
 IGNORED = {r"embeddings\.position_ids": "a buffer that counts positions"}
