@@ -19,7 +19,7 @@ BATCH = {
     "tokens": np.array([[1, 2, 0, 4], [5, 0, 1, 3], [2, 2, 7, 1], [0, 3, 1, 8]], np.int32),
     "loss_weights": np.array([[0.0], [1.0], [1.0], [1.0]], np.float32),
     "segments": np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]], np.int32),
-    "sizes": np.array([[[8, 8]], [[0, 0]], [[4, 8]], [[8, 8]]], np.int32),
+    "filled": {"photo": np.array([[True, True], [True, False], [False, False], [False, False]])},
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from clu import metrics
 
 from unitok_jax.data.example import Example
-from unitok_jax.data.rows import ExampleRow, Modality, RowSpec
+from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.systems.base import Phase, Stage, System
 
 WEIGHTS = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
@@ -88,7 +88,11 @@ def fit_stage(options: Mapping[str, Any], noise: float = 0.0, bad_from: int = 99
         return errors.sum() / batch["totals"]["rows"], aux, {"seen": state["seen"] + len(x)}, carry
 
     return Stage(
-        RowSpec(4), init, layout, lambda batch: {"rows": supervised(batch).sum()}, (Phase("fit", ("^net/",), loss),)
+        RowSpec(4, {"photo": View(2, 1, 1)}),
+        init,
+        layout,
+        lambda batch: {"rows": supervised(batch).sum()},
+        (Phase("fit", ("^net/",), loss),),
     )
 
 
@@ -117,4 +121,6 @@ def game_stage(options: Mapping[str, Any]) -> Stage:
         return loss, {}, {"mean": state["mean"] + carry["fake"].sum(0) / total}, {}
 
     phases = (Phase("make", ("^maker/",), make), Phase("judge", ("^critic/",), judge))
-    return Stage(RowSpec(4), init, layout, lambda batch: {"rows": len(batch["tokens"])}, phases)
+    return Stage(
+        RowSpec(4, {"photo": View(2, 1, 1)}), init, layout, lambda batch: {"rows": len(batch["tokens"])}, phases
+    )

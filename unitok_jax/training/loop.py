@@ -46,7 +46,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
     # What to train, and where.
     setup = prepare(config)
     claim_workdir(workdir, plain, write=first)
-    progress = Progress(0, config.steps)
+    progress = Progress(config.steps, [phase.name for phase in setup.stage.phases])
     for report in setup.reports:
         progress.say(f"not sharded: {report}")
 

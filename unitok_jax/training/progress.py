@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 import jax
@@ -13,14 +13,14 @@ class Progress:
     """Measures the steps between two logs, and tells them in one line.
 
     Args:
-        step: where the run starts.
-        steps: where it ends.
+        steps: where the run ends.
+        phases: names of the phases, whose losses are told.
         out: where the line goes.
     """
 
-    def __init__(self, step: int, steps: int, out: TextIO | None = None):
-        self._steps, self._out = steps, out or sys.stderr
-        self.begin(step)
+    def __init__(self, steps: int, phases: Sequence[str], out: TextIO | None = None):
+        self._steps, self._phases, self._out = steps, phases, out or sys.stderr
+        self.begin(0)
 
     def begin(self, step: int) -> None:
         """Begins to measure after `step`."""
@@ -53,8 +53,8 @@ class Progress:
 
     def tell(self, step: int, row: Mapping[str, float]) -> None:
         """Writes the line."""
-        losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
-        shown = [f"loss {value:.4f}" if len(losses) == 1 else f"{name} {value:.4f}" for name, value in losses.items()]
+        names = ["loss"] if len(self._phases) == 1 else self._phases
+        shown = [f"{name} {row[f'loss/{phase}']:.4f}" for name, phase in zip(names, self._phases, strict=True)]
         shown += [f"{row[f'time/{n}_per_s']:,.0f} {n}/s" for n in ("tokens", "images") if f"time/{n}_per_s" in row]
         shown += [f"input wait {row['time/input_wait']:.0%}", f"ETA {_duration(row['time/eta_s'])}"]
         self.say(f"step {step}/{self._steps}  " + "  ".join(shown))

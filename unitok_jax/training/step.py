@@ -75,7 +75,7 @@ def make_train_step(
             new = new.replace(ema=moving_average(new.ema, moving, ema_decay))
         new = _keep_if(finite, new, state)
         skips["skipped_in_a_row"] = Largest(new.skipped)
-        return new, _join(_mask(aux, finite), _amounts(batch), _rates(optimizers, state), skips)
+        return new, _join(_mask(aux, finite), _amounts(stage, batch), _rates(optimizers, state), skips)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings_of(abstract), replicated(mesh)))
 
@@ -207,10 +207,13 @@ def _mask(aux: Aux, finite: Bool[Array, ""]) -> Aux:
     return jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), aux)
 
 
-def _amounts(batch: Batch) -> Aux:
-    """What the step read: positions and pictures that are not padding."""
-    amounts = {"tokens": ("segments", lambda x: x != 0), "images": ("sizes", lambda x: x[..., 0] > 0)}
-    return {name: Sum.of(real(batch[field])) for name, (field, real) in amounts.items() if field in batch}
+def _amounts(stage: Stage, batch: Batch) -> Aux:
+    """What the step read: positions and pictures that are not padding; a picture read as several views counts once."""
+    amounts = {"tokens": Sum.of(batch["segments"] != 0)} if "segments" in batch else {}
+    if stage.spec.views:
+        view = stage.spec.code_view or next(iter(stage.spec.views))
+        amounts["images"] = Sum.of(batch["filled"][view])
+    return amounts
 
 
 def _rates(optimizers: Mapping[str, Optimizer], state: TrainState) -> Aux:
