@@ -84,7 +84,11 @@ def abstract_state(make: Maker, rules: Rules, mesh: Mesh) -> tuple[TrainState, l
 
 def init_state(make: Maker, abstract: TrainState, key: PRNGKeyArray, loaded: Params | None = None) -> TrainState:
     """Makes the state straight in its shardings; parts in `loaded` are donated, and never drawn."""
-    return jax.jit(make, out_shardings=shardings_of(abstract), donate_argnums=1)(key, loaded or {})
+    # It runs once: on a CPU, optimising the draws of some hundred leaves takes far longer than drawing them.
+    on_cpu = next(iter(abstract.step.sharding.device_set)).platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    places = shardings_of(abstract)
+    return jax.jit(make, out_shardings=places, donate_argnums=1, compiler_options=options)(key, loaded or {})
 
 
 def shardings_of(abstract: Any) -> Any:
