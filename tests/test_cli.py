@@ -67,13 +67,12 @@ def picture(trained):
 
 
 def test_help_teaches_and_is_quick():
-    began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "unitok_jax.cli", "--help"], capture_output=True, text=True, check=True
     )
-    assert time.perf_counter() - began < 3  # 0.1 s on an idle machine; JAX alone would take seconds
     assert all(name in done.stdout for name in COMMANDS)
-    probe = "import sys; from unitok_jax.cli.arguments import parse; sys.exit('jax' in sys.modules)"
+    # 0.1 s on an idle machine; importing JAX alone would take seconds
+    probe = "import sys; import unitok_jax.cli; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
