@@ -14,7 +14,8 @@ def model(tower_text: bool = False) -> ConfigDict:
     config.image_size = 16
     config.vqgan = dict(
         channels=32,
-        multipliers=(1, 1, 2),
+        multipliers=(1, 2),
+        patch=2,
         res_blocks=1,
         z_channels=64,
         embed_dim=16,
@@ -22,19 +23,19 @@ def model(tower_text: bool = False) -> ConfigDict:
         resolution=16,
         groups=8,
     )
-    config.vit = dict(width=96, ffn=192, layers=3, heads=4, image_size=16, patch_size=4)
+    config.vit = dict(width=128, ffn=256, layers=2, heads=4, image_size=16, patch_size=4)
     config.lm = dict(
         vocab_size=704,
-        width=160,
-        ffn=448,
+        width=128,
+        ffn=352,
         layers=3,
-        heads=5,
-        kv_heads=5,
+        heads=4,
+        kv_heads=4,
         head_dim=32,
         qk_norm="layernorm",
     )
     if tower_text:
-        config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=704, max_length=6, projection=96)
+        config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=704, max_length=6, projection=128)
     return config
 
 

@@ -17,10 +17,10 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model()
     config.stage_options = dict(
-        row_length=224,
+        row_length=104,
         pack=True,
-        images=4,
-        pictures=4,
+        images=2,
+        pictures=2,
         answer_features=False,
         code_dropout=0.3,
         feature_dropout=0.1,
@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
     config.data = dict(
         train=[common.source("caption")],
         validation=dict(held_out=[common.source("caption", split="held_out")]),
-        batch_size=8,
+        batch_size=14,
     )
-    config.steps = 250
+    config.steps = 120
     config.optimizer = dict(
         lr=2e-3,
         betas=(0.9, 0.95),
@@ -41,5 +41,5 @@ def get_config() -> ConfigDict:
     )
     config.init_from = dict(vqgan="runs/demo/tokenizer", vit="runs/demo/tower")
     config.fresh = ("lm", "adapter")
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 250, 250
+    config.log_every, config.checkpoint_every, config.eval_every = 40, 120, 120
     return config

@@ -18,10 +18,10 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model()
     config.stage_options = dict(
-        row_length=224,
+        row_length=104,
         pack=True,
-        images=4,
-        pictures=3,
+        images=2,
+        pictures=2,
         answer_features=False,
         code_dropout=0.3,
         feature_dropout=0.1,
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
         ),
         batch_size=14,
     )
-    config.steps = 1200
+    config.steps = 1000
     config.optimizer = dict(
         lr=2e-3,
         betas=(0.9, 0.95),
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.init_from = dict(
         lm="runs/demo/stage1", adapter="runs/demo/stage1", vit="runs/demo/stage1", vqgan="runs/demo/stage1"
     )
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 600, 600
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 500, 500
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=12),
         draw=dict(text=dict(temperature=0.0), image=dict(temperature=0.7), guidance=2.0, max_steps=32),

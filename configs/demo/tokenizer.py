@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     )
     config.steps = 500
     config.optimizer = dict(
-        lr=2e-3,
+        lr=3e-3,
         betas=(0.9, 0.95),
         weight_decay=1e-4,
         clip=1.0,

@@ -18,16 +18,16 @@ def get_config() -> ConfigDict:
     config.data = dict(
         train=[common.source("caption")],
         validation=dict(held_out=[common.source("caption", split="held_out")]),
-        batch_size=128,
+        batch_size=64,
     )
-    config.steps = 300
+    config.steps = 600
     config.optimizer = dict(
-        lr=2e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.01,
+        lr=1e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.1,
         clip=1.0,
         schedule=dict(name="cosine", warmup=30, floor=0.05),
     )
     config.fresh = ("vit", "text")
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 300, 150
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 600, 300
     return config

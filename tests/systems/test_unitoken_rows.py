@@ -104,7 +104,7 @@ def test_vocabulary_files_are_checked(tmp_path):
     small = vocabulary.build(["a b"], codes=4, grid_units=2, merges=3)
     shuffled = tmp_path / "shuffled.json"
     shuffled.write_text(small.to_str().replace("IMGIMGCZ", "IMGIMG_").replace("IMGIMGBZ", "IMGIMGCZ"))
-    with pytest.raises(UserError, match="image code 1 .IMGIMGBZ. must have id 5"):
+    with pytest.raises(UserError, match=r"image code 1 \(IMGIMGBZ\) must have id 5"):
         vocabulary.load(str(shuffled))
     lacking = tmp_path / "lacking.json"
     lacking.write_text(small.to_str().replace("<eoss>", "<other>"))

@@ -64,5 +64,6 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B out"]:
-        hidden = activation(self.activation)(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
-        return nn.Dense(self.out or x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        hidden = activation(self.activation)(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(merge_leading(x)))
+        read = nn.Dense(self.out or x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return read.reshape(*x.shape[:-1], read.shape[-1])
