@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model(tower_text=True)
     config.data = dict(
-        train=[common.source("caption")],
+        train=[common.source("caption", shift=1)],
         validation=dict(held_out=[common.source("caption", split="held_out")]),
         batch_size=64,
     )

@@ -81,3 +81,15 @@ def test_record_says_what_it_shows():
 def test_unknown_split():
     with pytest.raises(UserError, match="no split 'test'"):
         source(split="test")
+
+
+def test_shifted_pictures_come_once_each_way():
+    plain, moved = open_source("digits", {}, "here"), open_source("digits", {"shift": 1}, "here")
+    assert len(moved) == 9 * len(plain)
+    picture = plain[5]["image"]
+    places = [moved[5 * 9 + i]["image"] for i in range(9)]
+    assert np.array_equal(places[4], picture)
+    assert np.array_equal(places[0][:-1, :-1], picture[1:, 1:])
+    assert np.array_equal(places[8][1:, 1:], picture[:-1, :-1])
+    assert not places[8][0].any() and not places[8][:, 0].any()
+    assert moved[5 * 9]["caption"] == plain[5]["caption"]

@@ -54,6 +54,13 @@ def render(index: int, colour: str, size: int = SIZE) -> UInt8[np.ndarray, "size
     return ((strokes * np.array(COLOURS[colour], np.uint16) + 127) // 255).astype(np.uint8)
 
 
+def moved(picture: UInt8[np.ndarray, "h w c"], down: int, right: int) -> UInt8[np.ndarray, "h w c"]:
+    """A picture moved by some pixels; what comes in from outside is black."""
+    away = max(abs(down), abs(right))
+    padded = np.pad(picture, ((away, away), (away, away), (0, 0)))
+    return padded[away - down :, away - right :][: picture.shape[0], : picture.shape[1]]
+
+
 def digit(index: int) -> int:
     """What scan `index` shows, 0..9."""
     return int(load()[1][index])

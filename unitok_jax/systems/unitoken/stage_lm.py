@@ -143,16 +143,15 @@ def _loss(
     sums = sum_by_group(scored, weights, batch["task"].reshape(-1), len(Task))
     total = batch["totals"]["supervised"]
     ce, z = jnp.sum(sums.nll) / total, jnp.sum(sums.z) / total
-    return ce + options.z_loss * z, _metrics(sums, z), state, carry
+    return ce + options.z_loss * z, _metrics(sums), state, carry
 
 
-def _metrics(sums: LossSums, z: jax.Array) -> Aux:
-    """Loss, accuracy and token count of each task apart, and of all."""
+def _metrics(sums: LossSums) -> Aux:
+    """Loss and accuracy of each task apart, and the mean squared logsumexp."""
     aux = {}
     for task, name in _TASKS.items():
         count = sums.count[task]
         aux[f"loss/{name}"] = metrics.Average(total=sums.nll[task], count=count)
         aux[f"accuracy/{name}"] = metrics.Average(total=sums.correct[task], count=count)
-    aux["loss/all"] = metrics.Average(total=jnp.sum(sums.nll), count=jnp.sum(sums.count))
-    aux["loss/z"] = metrics.Average(total=jnp.sum(sums.z), count=jnp.sum(sums.count))
+    aux["z"] = metrics.Average(total=jnp.sum(sums.z), count=jnp.sum(sums.count))
     return aux
