@@ -39,7 +39,7 @@ NOT_BUILT: dict[tuple[str, str], str] = {
     },
     **{
         ("tar", kind): _TAR
-        for kind in ("ar_dtok", "mllm", "mm_autoencoder", "sana", "ta_tok", "ta_tok_train_step", "vqvae")
+        for kind in ("ar_dtok", "mllm", "mm_autoencoder", "sana", "ta_tok", "ta_tok_train_step")
     },
     **{
         ("uniwetok", kind): _UNIWETOK

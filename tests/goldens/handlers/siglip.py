@@ -1,6 +1,7 @@
 """SigLIP's vision tower as UniToken runs it."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -31,7 +32,7 @@ def check(case):
     pixels = jnp.asarray(nhwc(case.input("pixel_values")))
     abstract = jax.eval_shape(tower.init, jax.random.key(0), pixels)["params"]
     params = case.params(siglip_table(config), abstract, "vit.")
-    last, aux = tower.apply({"params": params}, pixels, every_layer=True)
+    last, aux = jax.jit(functools.partial(tower.apply, every_layer=True))({"params": params}, pixels)
     case.compare("embeddings", aux["embeddings"])
     for name in case.matching(r"hidden_states\.\d+"):
         layer = int(re.sub(r"\D", "", name))
@@ -45,7 +46,7 @@ def check(case):
 def _odd_size(case, tower, params):
     """A picture of another size, whose positions are resized as transformers 4.43.3 did."""
     pixels = jnp.asarray(nhwc(case.input("odd.pixel_values")))
-    last, _ = tower.apply({"params": params}, pixels)
+    last, _ = jax.jit(tower.apply)({"params": params}, pixels)
     blind = jax.tree.map(jnp.zeros_like, params["embeddings"]["patch"])
     bare = {**params, "embeddings": {**params["embeddings"], "patch": blind}}
     positions = tower.apply({"params": bare}, pixels, method="embed")
