@@ -23,10 +23,10 @@ def get_config() -> ConfigDict:
         pictures=2,
         answer_features=False,
         code_dropout=0.2,
-        feature_dropout=0.3,
+        feature_dropout=0.1,
     )
     config.data = dict(
-        train=[common.source("caption", shift=1)],
+        train=[common.source("caption")],
         validation=dict(held_out=[common.source("caption", split="held_out")]),
         batch_size=14,
     )
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
         weight_decay=0.05,
         clip=1.0,
         schedule=dict(name="cosine", warmup=30, floor=0.5),
-        groups=[dict(match="^vit/", lr_scale=0.7)],
+        groups=[dict(match="^vit/", lr_scale=0.1)],
     )
     config.init_from = dict(vqgan="runs/demo/tokenizer", vit="runs/demo/tower")
     config.fresh = ("lm", "adapter")

@@ -24,13 +24,13 @@ def get_config() -> ConfigDict:
         pictures=2,
         answer_features=False,
         code_dropout=0.2,
-        feature_dropout=0.3,
+        feature_dropout=0.1,
         condition_dropout=0.1,
     )
     config.data = dict(
         train=[
-            common.source("caption", weight=0.3, shift=1),
-            common.source("question", weight=0.35, shift=1),
+            common.source("caption", weight=0.3),
+            common.source("question", weight=0.35),
             common.source("generate", weight=0.35, prompts=("Generate an image of {caption}",)),
         ],
         validation=dict(
@@ -40,19 +40,19 @@ def get_config() -> ConfigDict:
         ),
         batch_size=14,
     )
-    config.steps = 900
+    config.steps = 800
     config.optimizer = dict(
         lr=2e-3,
         betas=(0.9, 0.95),
         weight_decay=0.05,
         clip=1.0,
         schedule=dict(name="cosine", warmup=30, floor=0.02),
-        groups=[dict(match="^vit/", lr_scale=0.7)],
+        groups=[dict(match="^vit/", lr_scale=0.1)],
     )
     config.init_from = dict(
         lm="runs/demo/stage1", adapter="runs/demo/stage1", vit="runs/demo/stage1", vqgan="runs/demo/stage1"
     )
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 450, 450
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 400, 800
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=12),
         draw=dict(text=dict(temperature=0.0), image=dict(temperature=0.7), guidance=2.0, max_steps=32),

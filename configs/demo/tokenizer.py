@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
         schedule=dict(name="cosine", warmup=30, floor=0.02),
     )
     config.fresh = ("vqgan",)
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 250, 250
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 250, 500
     return config

@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model(tower_text=True)
     config.data = dict(
-        train=[common.source("caption", shift=1)],
+        train=[common.source("caption")],
         validation=dict(held_out=[common.source("caption", split="held_out")]),
-        batch_size=64,
+        batch_size=128,
     )
     config.steps = 600
     config.optimizer = dict(
@@ -29,5 +29,5 @@ def get_config() -> ConfigDict:
         schedule=dict(name="cosine", warmup=30, floor=0.05),
     )
     config.fresh = ("vit", "text")
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 600, 300
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 600, 600
     return config
