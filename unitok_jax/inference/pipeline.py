@@ -195,7 +195,10 @@ class Pipeline:
         shape = (1, len(pictures), *pictures[0].shape)
         if (view, shape) not in self._code_views:
             pixels = {view: jax.ShapeDtypeStruct(shape, np.float32)}
-            tokens = jax.eval_shape(self.system.encode_image, self.params, pixels)
+            try:
+                tokens = jax.eval_shape(self.system.encode_image, self.params, pixels)
+            except KeyError:  # a run that trained the codes alone lacks the part that reads this view
+                tokens = VisualTokens()
             self._code_views[view, shape] = tokens.codes is not None
         return self._code_views[view, shape]
 
