@@ -1,4 +1,4 @@
-"""Demo, 2 of 4: trains the tower on captions with SigLIP's sigmoid loss, since there is no released tower to start from.
+"""Demo, 2 of 4: trains the tower on captions with SigLIP's sigmoid loss; there is no released one to start from.
 
     unitok train --config configs/demo/tower.py --workdir runs/demo/tower
 

@@ -37,10 +37,7 @@ NOT_BUILT: dict[tuple[str, str], str] = {
             "vilau_depth_head",
         )
     },
-    **{
-        ("tar", kind): _TAR
-        for kind in ("ar_dtok", "mllm", "mm_autoencoder", "sana", "ta_tok", "ta_tok_train_step")
-    },
+    **{("tar", kind): _TAR for kind in ("ar_dtok", "mllm", "mm_autoencoder", "sana", "ta_tok", "ta_tok_train_step")},
     **{
         ("uniwetok", kind): _UNIWETOK
         for kind in (

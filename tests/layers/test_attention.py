@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from unitok_jax.errors import UserError
-from unitok_jax.layers.attention import attention, choose_backend, current_platform
+from unitok_jax.layers.attention import attention, choose_backend
 from unitok_jax.layers.attention_blockwise import blockwise_attention
 from unitok_jax.layers.attention_kernels import splash_attention
+from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import FULL, AttentionMask, allowed, self_mask
 
 B, S, N, K, H = 2, 37, 4, 2, 8

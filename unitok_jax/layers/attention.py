@@ -13,6 +13,7 @@ from jaxtyping import Float
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_blockwise import blockwise_attention
 from unitok_jax.layers.attention_kernels import cudnn_attention, splash_attention
+from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import AttentionMask, allowed
 from unitok_jax.settings import near
 
@@ -65,13 +66,6 @@ def choose_backend(
     if platform == "tpu" and ordered and q_len % 128 == kv_len % 128 == 0:
         return "splash"
     return "blockwise"
-
-
-def current_platform() -> str:
-    """The platform being compiled for: that of the mesh in context (it may be an absent TPU), else the default."""
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    platform = getattr(device, "platform", None) or jax.default_backend()
-    return "gpu" if platform in ("cuda", "rocm") else platform
 
 
 def xla_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Float
 
 from unitok_jax.errors import UserError
+from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.settings import near
 
 ACTIVATIONS = {
@@ -29,9 +30,12 @@ def activation(name: str):
     return ACTIVATIONS[name]
 
 
-def merge_leading(x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "rows D"]:
-    """One row a position: XLA's CPU backend spreads two-axis loops over cores and three-axis ones hardly."""
-    return x.reshape(-1, x.shape[-1])
+def merge_leading(x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*rows D"]:
+    """One row a position on a CPU, where XLA spreads loops over two axes better than loops over three.
+
+    Elsewhere the axes stay apart: they may be sharded over different axes of the mesh.
+    """
+    return x.reshape(-1, x.shape[-1]) if current_platform() == "cpu" else x
 
 
 class GatedMLP(nn.Module):
