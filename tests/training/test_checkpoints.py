@@ -59,6 +59,14 @@ def test_init_from_another_run(finished, tmp_path):
     assert int(train(recipe, tmp_path).step) == 1
 
 
+def test_relative_paths(finished, tmp_path, monkeypatch):
+    (_, state), _ = finished
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(Checkpoints("run", 2)) as checkpoints:
+        checkpoints.save(4, state, {"cursors": jnp.zeros(2, jnp.int32)}, {})
+    equal(load_parts("run", {"net": abstract(state.params["net"])}), {"net": state.params["net"]})
+
+
 def test_a_part_or_shape_that_the_checkpoint_lacks(finished):
     (workdir, state), _ = finished
     with pytest.raises(UserError, match=r"has no part 'nets'. Did you mean net"):

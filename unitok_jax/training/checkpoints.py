@@ -5,6 +5,7 @@ data streams) and ``config``. A directory appears under its name only when it is
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int):
-        self._folder = epath.Path(workdir) / "checkpoints"
+        self._folder = _absolute(workdir) / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         with _clear_errors(self._folder):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -113,13 +114,19 @@ def load_parts(path: epath.PathLike, parts: Params) -> Params:
     return merge(raw, _read(folder / "train", nested)["ema"])
 
 
+def _absolute(path: epath.PathLike) -> epath.Path:
+    """The same place from the root: Orbax takes no relative path. A bucket's path is one already."""
+    name = os.fspath(path)
+    return epath.Path(name if "://" in name else os.path.abspath(name))
+
+
 def find_step(path: epath.PathLike) -> epath.Path:
     """The directory of the last complete step in a workdir; a step's directory stands for itself.
 
     Raises:
         UserError: if there is none.
     """
-    path = epath.Path(path)
+    path = _absolute(path)
     if (path / "params").exists():
         return path
     folder = path / "checkpoints"
