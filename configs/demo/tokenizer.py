@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data = dict(
         train=[common.source("image")],
         validation=dict(held_out=[common.source("image", split="held_out")]),
-        batch_size=64,
+        batch_size=32,
     )
     config.steps = 500
     config.optimizer = dict(
