@@ -3,7 +3,6 @@
     unitok train --config configs/demo/stage1.py --workdir runs/demo/stage1
 
 The paper's stage I trains tower and adapter around a finished LM; here the LM starts from nothing and learns too.
-Two CPU cores: about a minute.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,6 @@
 
 Codes are blanked now and then where an image is read, so that the LM leans on codes and features alike; one
 generation row in eight lacks its prompt, which is what guidance compares with. The release does neither.
-Two CPU cores: about three minutes.
 """
 
 from ml_collections import ConfigDict

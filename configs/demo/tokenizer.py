@@ -2,7 +2,7 @@
 
     unitok train --config configs/demo/tokenizer.py --workdir runs/demo/tokenizer
 
-The release has no tokenizer training; codes that go unused are restarted from latents. Two CPU cores: about a minute.
+The release has no tokenizer training; codes that go unused are restarted from latents.
 """
 
 from ml_collections import ConfigDict

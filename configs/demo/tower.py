@@ -2,7 +2,7 @@
 
     unitok train --config configs/demo/tower.py --workdir runs/demo/tower
 
-Two CPU cores: well under a minute.
+Two equal captions in a batch are not negatives of each other.
 """
 
 from ml_collections import ConfigDict
