@@ -216,7 +216,7 @@ def test_a_model_without_the_part_that_a_command_needs(trained, picture, capsys)
     assert run(capsys, "reconstruct", "--workdir", workdir, picture, "--out", trained / "alone")[0] == 0
     code, _, err = run(capsys, "generate", "--workdir", workdir, "x", "--out", trained / "none")
     assert code == 2
-    assert "a run of stage 'vqgan' has only vqgan; this command needs 'lm' too" in err
+    assert "a run of stage 'vqgan' has only vqgan; this command also needs 'lm'" in err
 
 
 def test_tokenize_writes_shards_once(trained, capsys):
