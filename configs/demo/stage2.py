@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
     )
     config.data = dict(
         train=[
-            common.source("caption", weight=0.3),
-            common.source("question", weight=0.35),
-            common.source("generate", weight=0.35, prompts=("Generate an image of {caption}",)),
+            common.source("caption", weight=0.25),
+            common.source("question", weight=0.25),
+            common.source("generate", weight=0.5, prompts=("Generate an image of {caption}",)),
         ],
         validation=dict(
             captions=[common.source("caption", split="held_out")],
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
         ),
         batch_size=14,
     )
-    config.steps = 650
+    config.steps = 800
     config.optimizer = dict(
         lr=2e-3,
         betas=(0.9, 0.95),
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.init_from = dict(
         lm="runs/demo/stage1", adapter="runs/demo/stage1", vit="runs/demo/stage1", vqgan="runs/demo/stage1"
     )
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 325, 650
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 400, 800
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=12),
         draw=dict(text=dict(temperature=0.0), image=dict(temperature=0.7), guidance=2.0, max_steps=32),
