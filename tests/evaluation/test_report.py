@@ -99,6 +99,7 @@ def test_ticks_are_round_and_cover_the_range():
     assert plots.ticks(0, 1) == [0, 0.5, 1]
     assert plots.ticks(0, 830) == [0, 500, 1000]
     assert plots.ticks(-0.3, 0.3) == [-0.4, -0.2, 0, 0.2, 0.4]
+    assert plots.ticks(0, 0) == [0, 0.5, 1]  # a curve that is zero throughout is drawn too
     for low, high in ((0, 1e-5), (3, 3), (-7, 1234)):
         marks = plots.ticks(low, high)
         assert marks[0] <= low and marks[-1] >= high and len(marks) <= 8
@@ -108,6 +109,7 @@ def test_curves_are_thinned_by_means_and_without_what_is_not_finite():
     steps, values = plots.thin(range(1000), [math.nan, *range(1, 1000)], points=10)
     assert len(steps) == 10 and values.mean() == pytest.approx(500, abs=1) and np.isfinite(values).all()
     assert "no values yet" in plots.line_chart({"loss": ([1], [math.inf])}, "empty")
+    assert "polyline" in plots.line_chart({"bad steps": ([1, 2], [0, 0])}, "zero throughout")
 
 
 def test_a_sheet_lays_pictures_out_and_is_saved(tmp_path):

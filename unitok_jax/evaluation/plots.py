@@ -13,7 +13,8 @@ _POINTS = 160  # more would not be seen at this width, and bloat the page
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten) that cover [low, high], roughly `about` of them."""
-    span = max(high - low, 1e-12) / about
+    high = high if high > low else low + 1  # a curve without a range still needs a scale
+    span = (high - low) / about
     power = 10.0 ** math.floor(math.log10(span))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= span * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
