@@ -95,3 +95,17 @@ def test_resnet_block_projects_its_shortcut_only_where_the_width_changes(feature
     params = {**params, "conv2": jax.tree.map(np.zeros_like, params["conv2"])}
     expected = x @ params["shortcut"]["kernel"] if shortcut else x
     np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x), expected, atol=1e-5)
+
+
+def test_group_norm_by_each_pictures_own_scale():
+    x = image(2, 3, 3, 8)
+    scale = np.array([[1.0] * 8, [2.0] * 8], np.float32)[:, None, None]
+    bias = np.array([[0.0] * 8, [3.0] * 8], np.float32)[:, None, None]
+    plain = conv.group_normalise(x, np.ones(8, np.float32), np.zeros(8, np.float32), 4, 1e-6)
+    own = conv.group_normalise(x, scale, bias, 4, 1e-6)
+    np.testing.assert_allclose(own, plain * scale + bias, rtol=1e-5, atol=1e-6)
+
+
+def test_residual_block_without_biases():
+    params = conv.ResnetBlock(8, 2, use_bias=False).init(jax.random.key(0), image(1, 2, 2, 4))["params"]
+    assert not any("bias" in leaves for name, leaves in params.items() if not name.startswith("norm"))

@@ -85,6 +85,13 @@ def test_gated_mlp():
     np.testing.assert_allclose(ours, (gate * expit(gate) * up) @ p["down"]["kernel"], rtol=1e-4, atol=1e-4)
 
 
+def test_gated_mlp_with_biases_and_another_width():
+    ours, p = run(GatedMLP(12, use_bias=True, out=5), X)
+    gate, up = (X @ p[name]["kernel"] + p[name]["bias"] for name in ("gate", "up"))
+    wanted = (gate * expit(gate) * up) @ p["down"]["kernel"] + p["down"]["bias"]
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "name, function",
     [

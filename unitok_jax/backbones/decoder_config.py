@@ -18,6 +18,7 @@ class DecoderConfig:
         width, ffn: model and feed-forward width.
         layers, heads, kv_heads, head_dim: of the stack; `kv_heads` divides `heads`.
         rope_theta: base of the rotary frequencies.
+        rope_layout: ``half`` turns channel j with j + H/2, ``interleaved`` 2j with 2j + 1.
         norm_eps: of every norm.
         qkv_bias: biases on q, k and v (Qwen2).
         qk_norm: None, ``layernorm`` per head (Chameleon) or ``rmsnorm`` per head (Qwen3).
@@ -39,6 +40,7 @@ class DecoderConfig:
     kv_heads: int
     head_dim: int
     rope_theta: float = 10000.0
+    rope_layout: Literal["half", "interleaved"] = "half"
     norm_eps: float = 1e-5
     qkv_bias: bool = False
     qk_norm: Literal["layernorm", "rmsnorm"] | None = None
@@ -56,6 +58,8 @@ class DecoderConfig:
             raise UserError(f"decoder: kv_heads {self.kv_heads} must divide heads {self.heads}")
         if self.head_dim % 2:
             raise UserError(f"decoder: head_dim {self.head_dim} must be even; rotary positions turn pairs")
+        if self.rope_layout not in ("half", "interleaved"):
+            raise UserError(f"decoder: rope_layout {self.rope_layout!r}; expected half or interleaved")
         if self.qk_norm not in (None, "layernorm", "rmsnorm"):
             raise UserError(f"decoder: qk_norm {self.qk_norm!r}; expected layernorm, rmsnorm or none")
         if self.qk_norm == "layernorm" and (self.heads % self.qk_norm_groups or self.kv_heads % self.qk_norm_groups):

@@ -39,17 +39,26 @@ def merge_leading(x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*rows D"]:
 
 
 class GatedMLP(nn.Module):
-    """SwiGLU, ``down(silu(gate(x)) * up(x))``, without biases (arXiv 2002.05202)."""
+    """SwiGLU, ``down(silu(gate(x)) * up(x))`` (arXiv 2002.05202).
+
+    Attributes:
+        hidden: width between the layers.
+        use_bias: biases on all three.
+        out: width of the result; that of the input by default.
+    """
 
     hidden: int
+    use_bias: bool = False
+    out: int | None = None
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B D"]:
-        linear = partial(nn.Dense, use_bias=False, dtype=self.dtype)
+    def __call__(self, x: Float[jax.Array, "*B D"]) -> Float[jax.Array, "*B out"]:
+        linear = partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
         rows = merge_leading(x)
         gated = nn.silu(linear(self.hidden, name="gate")(rows)) * linear(self.hidden, name="up")(rows)
-        return linear(x.shape[-1], name="down")(gated).reshape(x.shape)
+        read = linear(self.out or x.shape[-1], name="down")(gated)
+        return read.reshape(*x.shape[:-1], read.shape[-1])
 
 
 class MLP(nn.Module):

@@ -136,7 +136,8 @@ MUTATIONS = {
         Mutation("layer norms exchanged", params=swap("attention_norm", "mlp_norm")),
         Mutation("no bias in the q norm", params=drop(r"q_norm/bias")),
         Mutation(
-            "interleaved rope", patch=(decoder_block, "rotate", lambda x, cos, sin: rotate(x, cos, sin, "interleaved"))
+            "interleaved rope",
+            patch=(decoder_block, "rotate", lambda x, cos, sin, _: rotate(x, cos, sin, "interleaved")),
         ),
     )
     for name in ("chameleon_7b_like", "chameleon_30b_like")
