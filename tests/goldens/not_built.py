@@ -22,16 +22,10 @@ NOT_BUILT: dict[tuple[str, str], str] = {
     **{
         ("dualtoken", kind): _DUALTOKEN
         for kind in (
-            "attn_projection",
-            "discriminator",
-            "lpips",
-            "lpips_full_procedural",
             "lr_schedules",
             "metrics",
             "mllm_design",
-            "pixel_decoder",
             "preprocess",
-            "residual_quantizer",
             "tokenizer_eval",
             "train_step",
             "vilau_depth_head",
@@ -45,8 +39,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
             "c2i_parallel",
             "c2i_sequential",
             "diffusion_head",
-            "gan_losses",
-            "gq_losses",
             "mllm",
             "ppd_gap_reference",
             "preprocess",

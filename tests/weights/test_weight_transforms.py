@@ -27,6 +27,9 @@ CASES = [
     (tr.Unsqueeze((0, 2)), x := normal(1, 3, 1), x[0, :, 0]),
     (tr.Expand(2), W[:2], W[[0, 0, 0, 1, 1, 1]]),
     (tr.Collapse(6), W[[0, 0, 0, 1, 1, 1]], W[:2]),
+    (tr.Unsqueezed(0), W[:, 0], W[:, 0][None]),
+    (tr.HalfSplit(4), x := normal(8, 3), x[[0, 2, 1, 3, 4, 6, 5, 7]]),
+    (tr.HalfSplit(6), x := normal(6), x[[0, 2, 4, 1, 3, 5]]),
 ]
 
 
@@ -41,3 +44,12 @@ def test_transform_and_its_inverse(transform, upstream, ours):
 def test_rows_that_differ_do_not_collapse(transform):
     with pytest.raises(UserError, match="rows of one run differ"):
         transform(W)
+
+
+def test_zero_rows_are_asserted_and_written_back():
+    rows, transform = np.arange(6.0).reshape(2, 3), tr.ZeroRows(1)
+    theirs = transform.to_upstream(rows)
+    assert theirs.shape == transform.upstream_shape(rows.shape) == (3, 3)
+    assert np.array_equal(transform.to_ours(theirs, rows.shape), rows)
+    with pytest.raises(UserError, match="last 1 of 3 rows must be zeros"):
+        transform.to_ours(theirs + 1, rows.shape)

@@ -81,6 +81,22 @@ class Unsqueeze:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unsqueezed:
+    """We have an axis of length one, at `axis`, that upstream does not keep."""
+
+    axis: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (*shape[: self.axis], *shape[self.axis + 1 :])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return x.reshape(shape)
+
+    def to_upstream(self, x: Any) -> Any:
+        return x.reshape(self.upstream_shape(x.shape))
+
+
+@dataclasses.dataclass(frozen=True)
 class Pad:
     """Upstream has `size` entries along `axis`; we hold more (a vocabulary padded for the mesh), the rest zeros."""
 
@@ -102,6 +118,24 @@ class Pad:
 
     def _kept(self, shape: Shape) -> tuple[slice, ...]:
         return (*(slice(None),) * self.axis, slice(self.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroRows:
+    """Upstream has `rows` more rows at the end of the first axis, which are zeros and which we do not keep."""
+
+    rows: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (shape[0] + self.rows, *shape[1:])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        if np.any(np.asarray(x[shape[0] :])):
+            raise UserError(f"the last {self.rows} of {x.shape[0]} rows must be zeros and are not")
+        return x[: shape[0]]
+
+    def to_upstream(self, x: Any) -> Any:
+        return np.concatenate([x, np.zeros((self.rows, *x.shape[1:]), x.dtype)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +168,26 @@ class Collapse:
 
     def to_upstream(self, x: Any) -> Any:
         return np.repeat(x, self.rows // x.shape[0], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfSplit:
+    """Upstream rotates neighbouring pairs, we the two halves: rows of each head change their order.
+
+    The first axis holds heads of `head_dim` rows each. Upstream (Meta's releases) row ``2 j + k`` of a head is what
+    Hugging Face, and we, keep as row ``k head_dim / 2 + j``.
+    """
+
+    head_dim: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        return x.reshape(-1, self.head_dim // 2, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
+
+    def to_upstream(self, x: Any) -> Any:
+        return x.reshape(-1, 2, self.head_dim // 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
