@@ -23,8 +23,9 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
 bin := $(VENV)/bin
 started := $(shell date +%s)
+stages := tokenizer tower stage1 stage2
 
-.PHONY: setup demo demo-short test test-all smoke proofs lint lock clean
+.PHONY: setup demo $(stages:%=demo/%) demo-short test test-all smoke proofs lint lock clean
 setup: $(VENV)/.base
 
 # A set-up is as good as its inputs: it is made again when these change.
@@ -53,7 +54,6 @@ $(VENV)/.parity: | $(bin)/python
 	@touch $@ $(VENV)/.test $(VENV)/.base
 
 # The ordinary path, a few times over: train each stage, then measure. Killed and called again, it goes on.
-stages := tokenizer tower stage1 stage2
 train = $(bin)/unitok train --config $(up)configs/demo/$(1).py --workdir runs/demo/$(1) $(if $(SEED),--config.seed=$(SEED))
 evaluate = $(bin)/unitok evaluate --workdir runs/demo/stage2 --out runs/demo --started $(started)
 define newline
@@ -61,9 +61,15 @@ define newline
 
 endef
 
+# Tokenizer and tower need nothing of each other, and one alone does not fill two cores.
 demo: setup
-	$(foreach stage,$(stages),$(call train,$(stage))$(newline))
+	@$(MAKE) --no-print-directory -j2 demo/tokenizer demo/tower
+	@$(MAKE) --no-print-directory demo/stage1
+	@$(MAKE) --no-print-directory demo/stage2
 	$(evaluate)
+
+$(stages:%=demo/%): demo/%: setup
+	$(call train,$*)
 
 # In a folder of its own, so that the recipes' paths to one another hold.
 demo-short: up := $(CURDIR)/

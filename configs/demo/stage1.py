@@ -24,11 +24,7 @@ def get_config() -> ConfigDict:
         code_dropout=0.2,
         feature_dropout=0.1,
     )
-    config.data = dict(
-        train=[common.source("caption")],
-        validation=dict(held_out=[common.source("caption", split="held_out")]),
-        batch_size=14,
-    )
+    config.data = dict(train=[common.source("caption")], batch_size=14)
     config.steps = 120
     config.optimizer = dict(
         lr=2e-3,
@@ -40,5 +36,5 @@ def get_config() -> ConfigDict:
     )
     config.init_from = dict(vqgan="runs/demo/tokenizer", vit="runs/demo/tower")
     config.fresh = ("lm", "adapter")
-    config.log_every, config.checkpoint_every, config.eval_every = 40, 120, 120
+    config.log_every, config.checkpoint_every = 40, 120
     return config

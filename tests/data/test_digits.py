@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from unitok_jax.data import digits
 from unitok_jax.data.sources import open_source
@@ -10,6 +11,12 @@ from unitok_jax.errors import UserError
 
 def source(**options):
     return open_source("digits", options, "config.data.train[0]")
+
+
+def test_the_scans_are_those_of_scikit_learn():
+    scans, theirs = digits.load(), load_digits()
+    np.testing.assert_array_equal(scans[0], np.round(theirs.images * (255 / 16)))
+    np.testing.assert_array_equal(scans[1], theirs.target)
 
 
 def test_held_out_is_every_sixth_scan_once():

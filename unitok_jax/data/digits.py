@@ -5,7 +5,9 @@ Training and evaluation both speak through this file, so that they cannot disagr
 """
 
 import functools
+import importlib.util
 import re
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,10 +37,10 @@ SIZE = 16  # twice the scans' own: what there is to see, at a quarter of the cos
 @functools.cache
 def load() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
     """The 1,797 scans, 0..255, and their digits."""
-    from sklearn.datasets import load_digits
-
-    scans = load_digits()
-    return np.round(scans.images * (255 / 16)).astype(np.uint8), scans.target.astype(np.int64)
+    # The table behind `sklearn.datasets.load_digits`; importing that takes longer than some stages' first step.
+    package = Path(importlib.util.find_spec("sklearn").origin).parent
+    table = np.loadtxt(package / "datasets/data/digits.csv.gz", delimiter=",")
+    return np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.int64)
 
 
 @functools.cache

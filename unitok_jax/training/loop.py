@@ -46,7 +46,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
     # What to train, and where.
     setup = prepare(config)
     claim_workdir(workdir, plain, write=first)
-    progress = Progress(config.steps, [phase.name for phase in setup.stage.phases])
+    progress = Progress(workdir.name, config.steps, [phase.name for phase in setup.stage.phases])
     for report in setup.reports:
         progress.say(f"not sharded: {report}")
 
@@ -68,6 +68,8 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
         # The steps. Numbers leave the device only where they are logged.
         train_step, eval_step = setup.train_step(), setup.eval_step()
         window, queued = Window(), collections.deque()
+        if start < config.steps:
+            progress.say(f"compiling for {setup.mesh.size} {jax.devices()[0].platform} device(s)")
         progress.begin(start)
         for step in range(start + 1, config.steps + 1):
             with progress.waiting(queued[-1] if queued else None):

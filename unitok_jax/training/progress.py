@@ -13,13 +13,14 @@ class Progress:
     """Measures the steps between two logs, and tells them in one line.
 
     Args:
-        steps: where the run ends.
+        name: of the run, before each line: runs may share a terminal.
+        steps: where it ends.
         phases: names of the phases, whose losses are told.
         out: where the line goes.
     """
 
-    def __init__(self, steps: int, phases: Sequence[str], out: TextIO | None = None):
-        self._steps, self._phases, self._out = steps, phases, out or sys.stderr
+    def __init__(self, name: str, steps: int, phases: Sequence[str], out: TextIO | None = None):
+        self._name, self._steps, self._phases, self._out = name, steps, phases, out or sys.stderr
         self.begin(0)
 
     def begin(self, step: int) -> None:
@@ -61,7 +62,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Writes a line of its own."""
-        print(text, file=self._out, flush=True)
+        print(f"{self._name}: {text}", file=self._out, flush=True)
 
 
 def _duration(seconds: float) -> str:
