@@ -37,7 +37,9 @@ def load_published(
 
 
 def recognise(artefacts: Mapping[str, Table], source: Source, parts: tuple[str, ...], where: str) -> str:
-    """The artefact that has `parts` and knows most of the source's keys.
+    """The artefact that has `parts` and fits the source's keys best.
+
+    It leaves the fewest of them over; among equals, knows most of them; among equals, waits for the fewest others.
 
     Raises:
         UserError: if none has the parts, or none knows any key.
@@ -46,13 +48,19 @@ def recognise(artefacts: Mapping[str, Table], source: Source, parts: tuple[str, 
     if not fitting:
         raise UserError(f"{where}: no published artefact holds {' and '.join(parts)} together; load them apart")
     keys = tuple(source.keys())
-    scores = {name: _score(table, keys) for name, table in fitting.items()}
-    best = max(scores, key=lambda name: scores[name])
-    if not scores[best]:
+    ranks = {name: _rank(table, keys) for name, table in fitting.items()}
+    best = max(ranks, key=lambda name: ranks[name])
+    if not ranks[best][1]:
         raise UserError(f"{where}: its keys ({keys[0]}, ...) are none that {' or '.join(fitting)} has")
     return best
 
 
-def _score(table: Table, keys: tuple[str, ...]) -> int:
-    known = matcher(key_regex(key) for rule in table.rules for key in rule.upstreams)
-    return sum(known(table.canonical(key)) for key in keys)
+def _rank(table: Table, keys: tuple[str, ...]) -> tuple[int, int, int]:
+    """(minus the keys left over, keys known, minus the rules for which there is no key)."""
+    names = [table.canonical(key) for key in keys]
+    templates = {key: matcher([key_regex(key)]) for rule in table.rules for key in rule.upstreams}
+    knows = matcher(key_regex(key) for key in templates)
+    known = [name for name in names if knows(name)]
+    left = sum(not table.ignores(name) for name in set(names) - set(known))
+    waiting = sum(not any(map(matches, known)) for matches in templates.values())
+    return (-left, len(known), -waiting) if known else (-len(names), 0, 0)

@@ -4,18 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import orbax.checkpoint as ocp
-from flax import traverse_util
+
+from unitok_jax.weights.orbax_stream import open_leaves
 
 
 class OrbaxFolder:
     """An Orbax checkpoint of one tree of arrays."""
 
     def __init__(self, folder: Path):
-        self._folder = folder.absolute()
-        self._reader = ocp.PyTreeCheckpointer()
-        tree = self._reader.metadata(self._folder).item_metadata.tree
-        self._leaves = traverse_util.flatten_dict(tree, sep=".")
+        self._leaves = {path.replace("/", "."): leaf for path, leaf in open_leaves(folder).items()}
 
     @staticmethod
     def found(folder: Path) -> bool:
@@ -26,17 +23,10 @@ class OrbaxFolder:
         return self._leaves.keys()
 
     def shape(self, key: str) -> tuple[int, ...]:
-        return tuple(self._leaves[key].shape)
+        return self._leaves[key].shape
 
     def dtype(self, key: str) -> np.dtype:
-        return np.dtype(self._leaves[key].dtype)
+        return self._leaves[key].dtype
 
     def read(self, key: str) -> np.ndarray:
-        path = tuple(key.split("."))
-        item = traverse_util.unflatten_dict({path: np.empty((), self.dtype(key))})
-        args = ocp.args.PyTreeRestore(
-            item=item,
-            restore_args=traverse_util.unflatten_dict({path: ocp.RestoreArgs(restore_type=np.ndarray)}),
-            partial_restore=True,
-        )
-        return traverse_util.flatten_dict(self._reader.restore(self._folder, args=args))[path]
+        return np.asarray(self._leaves[key])

@@ -3,20 +3,19 @@
 The format: 8 bytes of header length (little-endian), a JSON header ``{name: {dtype, shape, data_offsets}}``, the data.
 """
 
-import contextlib
 import json
 import math
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from unitok_jax.errors import UserError
 from unitok_jax.weights.source import Source
+from unitok_jax.weights.whole import whole
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -142,18 +141,6 @@ def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) ->
 def raw(tensor: np.ndarray) -> memoryview:
     """The bytes of a tensor in row-major order."""
     return memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when the block ends well, and is removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _header(source: Source, keys: list[str]) -> bytes:

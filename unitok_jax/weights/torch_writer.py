@@ -15,8 +15,9 @@ import numpy as np
 
 from unitok_jax.errors import UserError
 from unitok_jax.weights.inert import STORAGES
-from unitok_jax.weights.safetensors_files import raw, whole
+from unitok_jax.weights.safetensors_files import raw
 from unitok_jax.weights.source import Source
+from unitok_jax.weights.whole import whole
 
 ROOT = "archive/"
 STORAGE_OF = {np.dtype(dtype): f"{name}Storage" for name, dtype in STORAGES.items() if name != "Untyped"}

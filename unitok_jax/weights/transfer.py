@@ -2,10 +2,13 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -83,13 +86,69 @@ def import_tree(
     Raises:
         UserError: see `plan`; also for tied tensors that differ.
     """
-    reads = plan(table, {key: source.shape(key) for key in tuple(source.keys())}, abstract)
+    leaves = incoming(table, source, abstract)
+    return nested({path: place(path, leaf.read()) for path, leaf in leaves.items()})
+
+
+class Incoming:
+    """A parameter that lies in a checkpoint: its shape and type are known, its values are read when asked for.
+
+    Attributes:
+        shape, dtype: of the parameter.
+    """
+
+    def __init__(self, shape: Shape, dtype: Any, fillers: list[tuple[Read, int]], source: Source):
+        self.shape, self._fillers, self._source = tuple(shape), fillers, source
+        self.dtype = np.dtype(self._stored() if dtype is None else dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole parameter."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Each layer's slice with its index along the first axis; a parameter that is not stacked whole, under None."""
+        return ((index, piece.astype(self.dtype, copy=False)) for index, piece in self._stored_pieces())
+
+    def read(self) -> np.ndarray:
+        """The whole parameter."""
+        out = np.empty(self.shape, self.dtype)
+        for index, piece in self._stored_pieces():  # cast by the assignment, without a copy
+            out[... if index is None else index] = piece
+        return out
+
+    def _stored_pieces(self) -> Iterator[tuple[int | None, np.ndarray]]:
+        for read, number in self._fillers:
+            yield read.link.slots[number].index, _ours(read, number, self._source)
+
+    def _stored(self) -> Any:
+        """The type that holds what upstream has without loss."""
+        types = {self._source.dtype(key) for read, _ in self._fillers for key in read.keys}
+        return functools.reduce(jnp.promote_types, types)
+
+
+def incoming(table: Table, source: Source, abstract: Mapping[str, Any], as_stored: bool = False) -> dict[str, Incoming]:
+    """Parameters of a checkpoint by path, none of them read yet.
+
+    Args:
+        table: the artefact's rules.
+        source: where the tensors lie.
+        abstract: nested shapes and types.
+        as_stored: take the checkpoint's types in the place of those.
+
+    Raises:
+        UserError: see `plan`; reading a leaf also raises for tied tensors that differ.
+    """
     fillers: dict[str, list[tuple[Read, int]]] = {}
-    for read in reads:
+    for read in plan(table, {key: source.shape(key) for key in tuple(source.keys())}, abstract):
         for number, slot in enumerate(read.link.slots):
             fillers.setdefault(slot.path, []).append((read, number))
     specs = flat(abstract)
-    return nested({path: place(path, _fill(specs[path], fillers[path], source)) for path in specs if path in fillers})
+    return {
+        path: Incoming(spec.shape, None if as_stored else spec.dtype, fillers[path], source)
+        for path, spec in specs.items()
+        if path in fillers
+    }
 
 
 class Exported:
@@ -136,14 +195,6 @@ def export_tree(table: Table, params: Mapping[str, Any], dtype: Any = None) -> S
         UserError: for a parameter that the table does not cover.
     """
     return Exported(table, params, dtype)
-
-
-def _fill(spec: Any, fillers: list[tuple[Read, int]], source: Source) -> np.ndarray:
-    out = np.empty(spec.shape, spec.dtype)
-    for read, number in fillers:
-        slot = read.link.slots[number]
-        out[... if slot.index is None else slot.index] = _ours(read, number, source)
-    return out
 
 
 def _ours(read: Read, number: int, source: Source) -> np.ndarray:
