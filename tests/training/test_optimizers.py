@@ -108,3 +108,10 @@ def test_other_schedules():
     stairs = build_schedule(ScheduleSettings("steps", boundaries=(3, 6), factors=(0.1, 0.01)), 10)
     np.testing.assert_allclose([stairs(s) for s in (0, 2, 3, 5, 6, 9)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
     assert build_schedule(ScheduleSettings(), 10)(7) == 1
+
+
+def test_a_schedule_may_begin_late_and_anew():
+    late = build_schedule(ScheduleSettings("linear", begin=4, period=10), 100)
+    assert [float(late(step)) for step in (0, 4, 9, 14)] == pytest.approx([1, 1, 0.5, 1])
+    falls = build_schedule(ScheduleSettings(cooldown=4, floor=0.2, power=2.0), 10)
+    assert [float(falls(step)) for step in (5, 6, 8, 10)] == pytest.approx([1, 1, 0.4, 0.2])

@@ -55,3 +55,62 @@ def perplexity(histogram: Int[np.ndarray, " E"]) -> float:
     shares = np.asarray(histogram, np.float64) / np.sum(histogram)
     shares = shares[shares > 0]
     return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def reconstruction_psnr(
+    pictures: Float[np.ndarray, "B H W C"], references: Float[np.ndarray, "B H W C"]
+) -> Float[np.ndarray, " B"]:
+    """`psnr` of pictures in [-1, 1], clipped; 1e-8 added to the error, as DualToken's evaluation has it."""
+    error = _unit_range(pictures) - _unit_range(references)
+    return -10 * np.log10(np.mean(error**2, axis=(1, 2, 3)) + 1e-8)
+
+
+def ssim(
+    pictures: Float[np.ndarray, "B H W C"],
+    references: Float[np.ndarray, "B H W C"],
+    window: int = 11,
+    sigma: float = 1.5,
+    k: tuple[float, float] = (0.01, 0.03),
+) -> Float[np.ndarray, " B"]:
+    """Structural similarity (Wang et al. 2004) of pictures in [-1, 1], clipped: Gaussian window, no padding,
+    mean over positions and channels (as the package ``pytorch_msssim`` with its defaults)."""
+    a, b = _unit_range(pictures), _unit_range(references)
+    offsets = np.arange(window) - window // 2
+    taps = np.exp(-(offsets**2) / (2 * sigma**2))
+    taps /= taps.sum()
+    mean_a, mean_b = _blur(a, taps), _blur(b, taps)
+    var_a, var_b = _blur(a * a, taps) - mean_a**2, _blur(b * b, taps) - mean_b**2
+    covariance = _blur(a * b, taps) - mean_a * mean_b
+    c1, c2 = k[0] ** 2, k[1] ** 2
+    contrast = (2 * covariance + c2) / (var_a + var_b + c2)
+    likeness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * contrast
+    return likeness.mean(axis=(1, 2)).mean(axis=-1)
+
+
+def _unit_range(pictures: np.ndarray) -> np.ndarray:
+    return (np.clip(np.asarray(pictures, np.float64), -1, 1) + 1) / 2
+
+
+def _blur(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Convolves rows and columns with `taps`, where the whole window fits; sides shorter than it stay as they are."""
+    for axis in (1, 2):
+        if x.shape[axis] >= len(taps):
+            x = np.lib.stride_tricks.sliding_window_view(x, len(taps), axis=axis) @ taps
+    return x
+
+
+def kl_to_uniform(histogram: Int[np.ndarray, " E"]) -> float:
+    """Kullback-Leibler divergence, in nats, of the codes' frequencies from equal ones."""
+    shares = np.asarray(histogram, np.float64) / np.sum(histogram)
+    shares = shares[shares > 0]
+    return float(np.sum(shares * np.log(shares)) + np.log(len(histogram)))
+
+
+def entropy_fraction(histogram: Int[np.ndarray, " E"]) -> float:
+    """Entropy of the codes' frequencies as a share of its largest value, in [0, 1]."""
+    return 1 - kl_to_uniform(histogram) / float(np.log(len(histogram)))
+
+
+def code_entropy(codes: Int[np.ndarray, "B n"]) -> Float[np.ndarray, " B"]:
+    """Entropy, in bits, of each picture's own codes."""
+    return np.array([np.log2(perplexity(np.bincount(row))) for row in np.asarray(codes).reshape(len(codes), -1)])
