@@ -16,8 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from unitok_jax.weights.containers import open_source
 from unitok_jax.weights.rules import Table
 from unitok_jax.weights.safetensors_files import SafetensorsFile
+from unitok_jax.weights.source import Source
 from unitok_jax.weights.transfer import export_tree, flat, import_tree, nested
 
 FP32 = 3e-5  # largest difference allowed, as a share of the largest value expected
@@ -109,9 +111,9 @@ class Case:
         """The module's config, or the mutation's."""
         return self.mutation.config(config) if self.mutation and self.mutation.config else config
 
-    def weights(self) -> SafetensorsFile:
+    def weights(self) -> Source:
         """The reference's state dict."""
-        return SafetensorsFile(self.folder / "weights.safetensors")
+        return open_source(self.folder / "weights.safetensors")
 
     def params(self, table: Table, abstract: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """The reference's weights through the real rules (those under a key prefix), or the mutation's.

@@ -22,11 +22,7 @@ NOT_BUILT: dict[tuple[str, str], str] = {
     **{
         ("dualtoken", kind): _DUALTOKEN
         for kind in (
-            "lr_schedules",
-            "metrics",
             "mllm_design",
-            "preprocess",
-            "tokenizer_eval",
             "train_step",
             "vilau_depth_head",
         )
@@ -43,8 +39,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
             "ppd_gap_reference",
             "preprocess",
             "teacher_vit_map",
-            "tokenizer",
-            "tokenizer_ema_container",
         )
     },
 }

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unitok_jax.errors import UserError
+from unitok_jax.weights.moving_average import with_averages
 from unitok_jax.weights.orbax_folder import OrbaxFolder
 from unitok_jax.weights.safetensors_files import SafetensorsFile, SafetensorsFolder
 from unitok_jax.weights.source import Source
@@ -14,6 +15,8 @@ TORCH = (".pt", ".pth", ".ckpt", ".bin")
 def open_source(path: str | Path) -> Source:
     """Opens a safetensors file or folder, a torch file or the folder of one, or an Orbax folder of parameters.
 
+    A training checkpoint that holds moving averages gives those, see `moving_average`.
+
     Raises:
         UserError: for a path that is none of these, or is broken.
     """
@@ -21,8 +24,8 @@ def open_source(path: str | Path) -> Source:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if path.is_dir():
-        return _open_folder(path)
-    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
+        return with_averages(_open_folder(path))
+    return with_averages(SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path))
 
 
 def _open_folder(folder: Path) -> Source:

@@ -33,15 +33,22 @@ class One:
 
 @dataclasses.dataclass(frozen=True)
 class Tie:
-    """Several upstream tensors are copies of one of ours: import wants them equal, export writes them all."""
+    """Several upstream tensors are copies of one of ours: import wants them equal, export writes them all.
+
+    Attributes:
+        equal: False where they are versions of one tensor (a training state beside its moving average): import
+            then takes the last one named.
+    """
+
+    equal: bool = True
 
     def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         return tuple(shapes) * keys
 
     def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
-        if not all(np.array_equal(tensors[0], other) for other in tensors[1:]):
+        if self.equal and not all(np.array_equal(tensors[0], other) for other in tensors[1:]):
             raise UserError("tied tensors differ; set the config's tying to off to load them apart")
-        return [tensors[0]]
+        return [tensors[-1]]
 
     def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
         return tensors[0]
@@ -69,17 +76,20 @@ class Fuse:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One upstream tensor, cut along `axis` upstream, is several of ours (a fused q, k, v projection)."""
+    """One upstream tensor, cut along `axis` upstream, is several of ours (a fused q, k, v projection).
+
+    Several upstream names are versions of it, as with ``Tie(equal=False)``: the last is read, all are written.
+    """
 
     axis: int = 0
 
     def upstream_shapes(self, keys: int, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (_with(shapes[0], self.axis, sum(shape[self.axis] for shape in shapes)),)
+        return (_with(shapes[0], self.axis, sum(shape[self.axis] for shape in shapes)),) * keys
 
     def join(self, tensors: Sequence[Any], shapes: Sequence[Shape]) -> list[Any]:
         ends = np.cumsum([shape[self.axis] for shape in shapes])
         pairs = zip(ends, shapes, strict=True)
-        return [_cut(tensors[0], self.axis, end - shape[self.axis], shape[self.axis]) for end, shape in pairs]
+        return [_cut(tensors[-1], self.axis, end - shape[self.axis], shape[self.axis]) for end, shape in pairs]
 
     def part(self, tensors: Sequence[Any], number: int, keys: int) -> Any:
         return np.concatenate(tensors, self.axis)
