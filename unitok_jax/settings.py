@@ -66,6 +66,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return {k: _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if origin is typing.Literal and value not in args:
+        raise UserError(f"{where}: expected {' or '.join(map(repr, args))}, got {value!r}")
     if isinstance(hint, type) and not isinstance(value, hint):
         raise UserError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value

@@ -8,6 +8,11 @@ HEAD: Transform = Chain((Unsqueeze((0, 2, 3)),))  # a bias-free 1x1 convolution 
 SCALING = {r"scaling_layer\.(shift|scale)": "constants of the method, written in `backbones.lpips`"}
 
 
+def lpips_artefacts() -> dict[str, Table]:
+    """The published files that LPIPS is loaded from, by name, for a system's `artefacts`."""
+    return {"vgg16": vgg16_table(), "lpips_heads": heads_table(), "lpips": lpips_table()}
+
+
 def lpips_table() -> Table:
     """Rules for a whole LPIPS module: ``net.slice{1..5}.{i}`` and ``lin{0..4}.model.1``."""
     keys = [f"net.slice{stage + 1}.{index}" for stage, index in _layers()]

@@ -5,8 +5,10 @@ also at the lowest resolution, l2-normalised codebook of 8 channels).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -224,3 +226,24 @@ class TamingVAE(nn.Module):
         quantized = self.quantize(latents)
         picture, decoded = self.decode(quantized.latents)
         return picture, {**encoded, **decoded, "latents": latents, "quantized": quantized}
+
+
+def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Callable[[Array], Pictures], Array]:
+    """The decoder's last convolution, its input held fixed, for the adaptive weight of a discriminator.
+
+    Args:
+        config: of the VAE.
+        params: its parameters.
+        aux: what it returned with the picture.
+
+    Returns:
+        A function from the kernel to the picture, and the kernel.
+    """
+    own = params["decoder"]["conv_out"]
+    hidden = jax.lax.stop_gradient(nn.swish(aux["decoder"]["norm_out"]))
+    conv = conv3(config.out_channels * config.patch**2, config.dtype, None)
+
+    def write(kernel: Array) -> Pictures:
+        return unfold(conv.apply({"params": {**own, "kernel": kernel}}, hidden), config.patch).astype("float32")
+
+    return write, own["kernel"]

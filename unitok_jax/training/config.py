@@ -40,7 +40,7 @@ class TrainConfig:
         ema: moving average, or None.
         compute_dtype: of frozen parameters.
         max_nonfinite: stop once so many steps in a row were skipped.
-        init_from: part -> workdir, step directory or exported folder to load it from.
+        init_from: part -> workdir, step directory or exported folder to load it from, or a published file.
         fresh: parts that start random; every part is named here or in `init_from`.
         mesh: devices along each axis.
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; the last two may be 0, never.

@@ -2,8 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from unitok_jax.errors import UserError
@@ -16,6 +19,7 @@ from unitok_jax.training.config import TrainConfig
 from unitok_jax.training.optimizers import Optimizer, build_optimizers
 from unitok_jax.training.state import Maker, TrainState, abstract_state, init_state, state_maker
 from unitok_jax.training.step import EvalStep, TrainStep, check_split, make_eval_step, make_train_step
+from unitok_jax.weights.artefacts import load_published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Setup:
         sources = self.config.init_from
         _check_parts(list(self.abstract.params), list(sources), self.config.fresh)
         for part, path in sources.items():
-            loaded |= load_parts(path, {part: self.abstract.params[part]})
+            loaded |= _load(self.system, path, {part: self.abstract.params[part]})
         return init_state(self.make, self.abstract, jax.random.key(self.config.seed), loaded)
 
 
@@ -87,6 +91,18 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
     make = state_maker(stage, optimizers, compute_dtype=config.compute_dtype, ema=config.ema is not None)
     abstract, reports = abstract_state(make, system.sharding, mesh)
     return Setup(config, system, stage, mesh, optimizers, make, abstract, reports)
+
+
+def _load(system: System, path: str, parts: Params) -> Params:
+    """Parts of a run of ours, or of a published file (torch, safetensors) that one of the system's tables knows."""
+    if not Path(path).is_file():
+        return load_parts(path, parts)
+    places = {name: leaf.sharding for name, leaf in flatten_dict(parts, sep="/").items()}
+
+    def place(name: str, leaf: Any) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, places[name], lambda index: leaf[index])
+
+    return load_published(system.artefacts, path, parts, place)
 
 
 def _check_parts(parts: Sequence[str], loaded: Sequence[str], fresh: Sequence[str]) -> None:

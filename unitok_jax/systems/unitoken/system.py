@@ -19,6 +19,7 @@ from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
+from unitok_jax.systems import vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_tower, stage_vqgan, weights
@@ -49,7 +50,8 @@ def _merge_images(pixels: Float[Array, "batch images H W 3"]) -> tuple[Float[Arr
 class UniToken:
     """The system; see `systems.base.System` for what each method promises.
 
-    Parts of its parameters: ``lm``, ``vit``, ``adapter``, ``vqgan``, and ``text`` in the tower's own stage.
+    Parts of its parameters: ``lm``, ``vit``, ``adapter``, ``vqgan``; ``text`` in the tower's own stage, and in the
+    VQGAN's ``vgg``, ``lpips`` (LPIPS's fixed networks) and ``discriminator``.
     """
 
     sharding = (
@@ -57,6 +59,7 @@ class UniToken:
         *under("vit", siglip.SHARDING),
         *under("text", siglip_text.SHARDING),
         *under("vqgan", taming_vae.SHARDING),
+        *vq_stage.SHARDING,
         (r"^adapter/fc1/kernel$", ("fsdp", "tensor")),
         (r"^adapter/fc2/kernel$", ("tensor", "fsdp")),
         (r"^adapter/fc[12]/bias$", (None,)),

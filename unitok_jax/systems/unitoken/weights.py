@@ -1,6 +1,7 @@
 """The published checkpoints of UniToken and of what it starts from (specification, section 1), as tables of rules."""
 
 from unitok_jax.backbones.decoder_lm_rules import decoder_table
+from unitok_jax.backbones.lpips_rules import lpips_artefacts
 from unitok_jax.backbones.siglip_rules import siglip_table, siglip_text_table
 from unitok_jax.backbones.taming_vae_rules import chameleon_vqmodel_table, vqgan_table
 from unitok_jax.systems.unitoken.config import UniTokenConfig
@@ -24,7 +25,7 @@ def artefacts(config: UniTokenConfig) -> dict[str, Table]:
 
     ``unitoken``: UniToken base and AnyRes, stages I and II. ``lumina_mgpt``: the LM it starts from. ``chameleon``: the
     Hugging Face conversion, LM and discrete encoder. ``vqgan``: Chameleon's ``vqgan.ckpt``. ``siglip``: both towers.
-    ``siglip_vision``: the vision tower by itself.
+    ``siglip_vision``: the vision tower by itself. ``vgg16``, ``lpips_heads``, ``lpips``: the fixed networks of LPIPS.
     """
     lm = decoder_table(config.lm).under("", "lm/")
     vit = siglip_table(config.vit)
@@ -36,4 +37,5 @@ def artefacts(config: UniTokenConfig) -> dict[str, Table]:
         "vqgan": vqgan_table().under("", "vqgan/"),
         "siglip": vit.under("vision_model.", "vit/") + text,
         "siglip_vision": vit.under("", "vit/"),
+        **lpips_artefacts(),
     }
