@@ -13,7 +13,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.parallel.mesh import build_mesh
 from unitok_jax.training.config import read_config
 from unitok_jax.training.setup import Setup, prepare
-from unitok_jax.training.step import check_split, float_pixels
+from unitok_jax.training.step import check_split
 
 BATCH = {
     "tokens": np.array([[1, 2, 0, 4], [5, 0, 1, 3], [2, 2, 7, 1], [0, 3, 1, 8]], np.int32),
@@ -149,11 +149,6 @@ def test_a_coupled_loss_cannot_be_split(monkeypatch):
 def test_batch_size_must_divide():
     with pytest.raises(UserError, match=r"10 rows do not divide into 4 micro-batches.*nearest: 8"):
         check_split(10, 4, build_mesh())
-
-
-def test_pixels_become_floats():
-    pixels = float_pixels({"pixels": {"a": jnp.array([0, 255], jnp.uint8)}})["pixels"]["a"]
-    np.testing.assert_allclose(pixels, [-1, 1])
 
 
 def test_metrics_of_one_name_are_refused(monkeypatch):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.mesh import batch_shards, replicated
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
+from unitok_jax.systems.pixels import float_pixels
 from unitok_jax.training import partition
 from unitok_jax.training.metrics import Largest, Sum
 from unitok_jax.training.optimizers import Optimizer, moving_average
@@ -108,13 +109,6 @@ def check_split(batch_size: int, accumulate: int, mesh: Mesh) -> None:
             f"config.data.batch_size: {batch_size} rows do not divide into {accumulate} micro-batches over "
             f"{batch_shards(mesh)} groups of devices; nearest: {nearest}"
         )
-
-
-def float_pixels(batch: Batch) -> Batch:
-    """Turns uint8 pictures into float32 in [-1, 1]."""
-    if "pixels" not in batch:
-        return batch
-    return batch | {"pixels": {view: x.astype(jnp.float32) / 127.5 - 1 for view, x in batch["pixels"].items()}}
 
 
 class _Sums(NamedTuple):
