@@ -107,6 +107,18 @@ def test_frozen_parameters_stay_in_the_compute_dtype_and_have_no_optimizer_state
     assert {leaf.size for leaf in jax.tree.leaves(state.opt_state)} == {16, 2, 1}
 
 
+def test_some_frozen_parameters_stay_float32():
+    first = setup(compute_dtype="bfloat16", model={"exact": True}).first_state()
+    assert first.params["fixed"]["kernel"].dtype == jnp.float32
+
+
+def test_validation_may_have_a_loss_of_its_own():
+    made = setup(model={"judged": True})
+    with jax.set_mesh(made.mesh):
+        aux = made.eval_step()(made.first_state(), BATCH)
+    assert float(aux["loss/fit"].compute()) == 7
+
+
 def test_moving_average():
     made = setup(ema={"decay": 0.9})
     state, _ = run(made, [BATCH])

@@ -24,7 +24,10 @@ SHARDING = (
 
 @dataclasses.dataclass(frozen=True)
 class ToySystem(System):
-    """`noise` adds key-drawn noise to the inputs; `bad_from` makes the loss infinite once a token is that large."""
+    """`noise` adds key-drawn noise to the inputs; `bad_from` makes the loss infinite once a token is that large.
+
+    `exact` keeps the frozen part in float32; `judged` gives validation a loss of its own, 7.
+    """
 
     model: Mapping[str, Any]
     sharding: tuple = SHARDING
@@ -69,7 +72,14 @@ def layout(example: Example, rng: np.random.Generator) -> ExampleRow:
     )
 
 
-def fit_stage(options: Mapping[str, Any], noise: float = 0.0, bad_from: int = 99, width: int = 8) -> Stage:
+def fit_stage(
+    options: Mapping[str, Any],
+    noise: float = 0.0,
+    bad_from: int = 99,
+    width: int = 8,
+    exact: bool = False,
+    judged: bool = False,
+) -> Stage:
     """Learns weights behind a frozen random projection, from squared errors over the supervised rows."""
 
     def init(key: jax.Array) -> tuple[dict, dict]:
@@ -87,12 +97,16 @@ def fit_stage(options: Mapping[str, Any], noise: float = 0.0, bad_from: int = 99
         aux = {"error": metrics.Average.from_model_output(errors)}
         return errors.sum() / batch["totals"]["rows"], aux, {"seen": state["seen"] + len(x)}, carry
 
+    def evaluate(params: dict, state: dict, batch: dict, key: jax.Array, carry: dict) -> Any:
+        return jnp.float32(7), {}, state, carry
+
     return Stage(
         RowSpec(4, {"photo": View(2, 1, 1)}),
         init,
         layout,
         lambda batch: {"rows": supervised(batch).sum()},
-        (Phase("fit", ("^net/",), loss),),
+        (Phase("fit", ("^net/",), loss, evaluate=evaluate if judged else None),),
+        float32=("^fixed/",) if exact else (),
     )
 
 

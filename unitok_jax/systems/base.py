@@ -54,12 +54,15 @@ class Phase:
         settle: runs after the phase's update, for what moves parameters without a gradient (restarts of codes):
             ``(params, state, key, carry) -> (params, state)``, every array of the carry with a leading axis of
             micro-batches; None where there is nothing of the kind.
+        evaluate: what validation computes in the place of `loss`, where training moves what it reads (codebooks);
+            None: `loss` itself.
     """
 
     name: str
     trains: tuple[str, ...]
     loss: Loss
     settle: Settle | None = None
+    evaluate: Loss | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Stage:
             global batch and hands the sums to the losses as ``batch['totals']``.
         phases: run in order inside one jitted step.
         splittable: whether accumulation may split the batch (False where the loss couples examples).
+        float32: regexes of parameters that no phase trains and that stay float32 all the same (codebooks); other
+            frozen ones are kept in the compute dtype.
     """
 
     spec: RowSpec
@@ -82,6 +87,7 @@ class Stage:
     counts: Callable[[Batch], Mapping[str, jax.Array]]
     phases: tuple[Phase, ...]
     splittable: bool = True
+    float32: tuple[str, ...] = ()
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -157,7 +163,10 @@ class System(Protocol):
     def decode_step(
         self, params: Params, hidden: jax.Array, state: Any, decoding: Decoding, keys: jax.Array
     ) -> tuple[Emission, Any]:
-        """Draws the next positions from the last hidden states [R, D]; `keys` [B], one a sample."""
+        """Draws the next positions from the last hidden states; `keys` [B], one a sample.
+
+        The hidden states are [R, D]; where a step yields P > 1 positions, those of the last P, [R, P, D].
+        """
 
     def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
         """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them."""

@@ -1,6 +1,7 @@
 """The train state: made, abstract, and laid over the mesh."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +54,8 @@ def state_maker(stage: Stage, optimizers: Mapping[str, Optimizer], *, compute_dt
     def make(key: PRNGKeyArray, loaded: Params) -> TrainState:
         params, state = stage.init(key)
         moving, frozen = partition.split({**params, **loaded}, trained)
-        moving, frozen = _cast(moving, jnp.float32), _cast(frozen, compute_dtype)
+        exact, frozen = partition.split(frozen, exact_paths(frozen, stage.float32))
+        moving, frozen = _cast(moving, jnp.float32), partition.merge(_cast(frozen, compute_dtype), exact)
         opt_state = {
             name: optimizer.init(partition.split(moving, optimizer.members)[0])
             for name, optimizer in optimizers.items()
@@ -62,6 +64,11 @@ def state_maker(stage: Stage, optimizers: Mapping[str, Optimizer], *, compute_dt
         return TrainState(jnp.int32(0), jnp.int32(0), partition.merge(moving, frozen), state, opt_state, average)
 
     return make
+
+
+def exact_paths(frozen: Params, patterns: Sequence[str]) -> frozenset[str]:
+    """The paths of frozen parameters that some pattern is found in; a pattern may match none."""
+    return frozenset(path for path in partition.paths(frozen) if any(re.search(pattern, path) for pattern in patterns))
 
 
 def abstract_state(make: Maker, rules: Rules, mesh: Mesh) -> tuple[TrainState, list[str]]:

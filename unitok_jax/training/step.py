@@ -89,7 +89,8 @@ def make_eval_step(stage: Stage, mesh: Mesh, seed: int) -> EvalStep:
         batch = float_pixels(batch | {"totals": stage.counts(batch)})
         for number, phase in enumerate(stage.phases):
             key = jax.random.fold_in(jax.random.key(seed), number)
-            loss, phase_aux, model_state, carry = phase.loss(params, model_state, batch, key, carry)
+            loss_of = phase.evaluate or phase.loss
+            loss, phase_aux, model_state, carry = loss_of(params, model_state, batch, key, carry)
             aux = _join(aux, phase_aux | {f"loss/{phase.name}": metrics.Average.from_model_output(loss)})
         return aux
 
