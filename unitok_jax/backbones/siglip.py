@@ -121,9 +121,9 @@ class SiglipVision(nn.Module):
         """Patches with positions, [B, n, D], of pictures in [-1, 1]; n is counted along rows."""
         return self.embeddings(images)
 
-    def run(self, x: Sequence, first: int, end: int) -> tuple[Sequence, dict[str, Any]]:
+    def run(self, x: Sequence, first: int, end: int, every_layer: bool = False) -> tuple[Sequence, dict[str, Any]]:
         """The layers from `first` to before `end`, as `siglip_block.Stack`."""
-        return self.layers(x, first, end)
+        return self.layers(x, first, end, every_layer)
 
     def finish(self, x: Sequence) -> tuple[Sequence, Float[Array, "batch D"] | None]:
         """Post-norm and, where there is a pooling head, what it makes of the result."""

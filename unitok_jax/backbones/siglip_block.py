@@ -119,7 +119,7 @@ class Stack(nn.Module):
             x, layers = self._span(start, stop, every_layer)(x, None)
             after[f"span_{start}_{stop}"] = x
             stacked.append(layers)
-        if not every_layer:
+        if not (every_layer and spans):
             return x, {"spans": after}
         return x, {"spans": after, "layers": jnp.concatenate(stacked)}
 
