@@ -42,7 +42,7 @@ def test_class_files_are_checked(tmp_path):
     path.write_text(json.dumps({"classnames": ["tench"], "templates": ["a {c}"]}))
     assert zero_shot.read_classes(path) == (["tench"], ["a {c}"])
     path.write_text(json.dumps({"classnames": ["tench"], "templates": ["a photo"]}))
-    with pytest.raises(UserError, match="'a photo' has no {c}"):
+    with pytest.raises(UserError, match=r"'a photo' has no \{c\}"):
         zero_shot.read_classes(path)
     with pytest.raises(UserError, match="expected JSON"):
         zero_shot.read_classes(tmp_path / "none.json")
@@ -53,6 +53,6 @@ def test_similarity_of_equal_and_of_unlike_pictures():
     picture = rng.uniform(-1, 1, (2, 16, 20, 3))
     np.testing.assert_allclose(metrics.ssim(picture, picture), 1)
     assert (metrics.ssim(picture, -picture) < 0.1).all()
-    assert (metrics.reconstruction_psnr(picture, picture) == pytest.approx(80)).all()
+    np.testing.assert_allclose(metrics.reconstruction_psnr(picture, picture), 80)
     assert metrics.kl_to_uniform(np.ones(8, int)) == pytest.approx(0, abs=1e-12)
     assert metrics.entropy_fraction(np.array([4, 0, 0, 0])) == pytest.approx(0)

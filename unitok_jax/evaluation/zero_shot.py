@@ -66,7 +66,9 @@ def top_k(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"],
     return float(np.mean((best == np.asarray(labels)[:, None]).any(1)))
 
 
-def recall_at_1(images: Features, texts: Features, owner: Int[np.ndarray, " texts"]) -> dict[str, float]:
+def recall_at_1(
+    images: Features, texts: Float[np.ndarray, "texts width"], owner: Int[np.ndarray, " texts"]
+) -> dict[str, float]:
     """Retrieval both ways: ``image_to_text`` and ``text_to_image``, the share whose nearest is a right one.
 
     Args:
