@@ -24,7 +24,7 @@ from unitok_jax.layers.batch_norm import STATISTICS, BatchNorm
 from unitok_jax.layers.conv import GroupNorm
 
 Pictures = Float[Array, "batch height width channels"]
-Logits = Float[Array, "batch rows columns features"]
+Logits = Float[Array, "batch rows columns features"]  # or any map of another size than the input's
 Params = dict[str, Any]
 Statistics = dict[str, Any]
 
@@ -160,7 +160,7 @@ class _Block(nn.Module):
         return x + h
 
 
-def blur(x: Pictures, taps: tuple[int, ...]) -> Pictures:
+def blur(x: Pictures, taps: tuple[int, ...]) -> Logits:
     """Every channel convolved with the outer product of `taps`, normalised, at stride 2; "same" padding."""
     plane = np.outer(taps, taps) / np.sum(taps) ** 2
     kernel = jnp.broadcast_to(jnp.asarray(plane, x.dtype)[:, :, None, None], (*plane.shape, 1, x.shape[-1]))
