@@ -35,7 +35,7 @@ def tar(path, members):
 
 
 def test_kinds_are_the_files():
-    assert sources.kinds() == ("arrayrecord", "digits", "jsonl", "llava", "memory", "tfds", "webdataset")
+    assert sources.kinds() == ("arrayrecord", "digits", "folder", "jsonl", "llava", "memory", "tfds", "webdataset")
 
 
 def test_memory():
@@ -89,6 +89,22 @@ def test_jsonl_that_shrank(tmp_path):
     path.write_text('{"caption": "one"}\n')
     with pytest.raises(BadExample, match="record cannot be read"):
         source[1]
+
+
+def test_folder_of_pictures(tmp_path):
+    """In the order of their names; folders are classes; what is no picture is passed over."""
+    for name in ("b/2.PNG", "b/1.png", "a/x/3.png", "top.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png("red"))
+    (tmp_path / "b" / "notes.txt").write_text("")
+    source = pickle.loads(pickle.dumps(open_source("folder", path=str(tmp_path))))
+    read = [(source[i]["id"], source[i].get("label")) for i in range(len(source))]
+    assert read == [("a/x/3.png", 0), ("b/1.png", 1), ("b/2.PNG", 1), ("top.png", None)]
+    example = to_example("image", source[0], (), np.random.default_rng(0))
+    assert example.images[0].shape == (4, 6, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no pictures .* below .*/empty"):
+        open_source("folder", path=str(tmp_path / "empty"))
 
 
 def test_llava(tmp_path):
@@ -185,7 +201,7 @@ def test_tfds_that_is_not_there():
         open_source("tfds", name="mnst")
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "llava", "webdataset", "arrayrecord"])
+@pytest.mark.parametrize("kind", ["folder", "jsonl", "llava", "webdataset", "arrayrecord"])
 def test_missing_files_are_named(kind):
     with pytest.raises(UserError, match="/nowhere/x"):
         open_source(kind, path="/nowhere/x")
