@@ -160,3 +160,22 @@ def with_pictures(images, **changes):
 def test_rows_that_cannot_stand_alone(row, shape, codes, message):
     with pytest.raises(BadExample, match=message):
         packing.check(row, shape, codes)
+
+
+def test_residual_codes_keep_their_depth():
+    spec = RowSpec(4, {"v": View(2, 0, 0, 2, Modality.CODE, depth=3)}, code_view="v", pack=True)
+    codes = np.arange(6, dtype=np.int32).reshape(1, 2, 3)
+
+    def row(codes):
+        zeros = np.zeros(2, np.int32)
+        ids = np.full(2, Modality.CODE, np.int8)
+        return ExampleRow(
+            zeros, zeros, zeros.astype(np.float32), ids, np.arange(2, dtype=np.int32), Task.NONE, codes=codes
+        )
+
+    packing.check(row(codes), spec, codes=True)
+    batch = packing.pack([[row(codes), row(codes + 6)]], spec, codes=True)
+    assert np.array_equal(batch["codes"][0], np.arange(12).reshape(2, 2, 3))
+    assert batch["slots"][0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(BadExample, match=r"expected \[images, 2, 3\]"):
+        packing.check(row(codes[..., 0]), spec, codes=True)

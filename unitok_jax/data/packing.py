@@ -34,10 +34,11 @@ def check(row: ExampleRow, spec: RowSpec, codes: bool) -> None:
     if _sizes(row) > _pictures_room(spec):
         raise BadExample("longer than the row", f"{_sizes(row)} pictures, room for {_pictures_room(spec)}")
     if codes and row.codes is not None and spec.code_view is not None:
-        outputs = spec.views[spec.code_view].outputs
-        if np.shape(row.codes)[1:] != (outputs,):
+        wanted = spec.views[spec.code_view].codes
+        if np.shape(row.codes)[1:] != wanted:
+            shape = ", ".join(map(str, wanted))
             raise BadExample(
-                "no precomputed codes", f"codes of shape {np.shape(row.codes)}, expected [images, {outputs}]"
+                "no precomputed codes", f"codes of shape {np.shape(row.codes)}, expected [images, {shape}]"
             )
     for modality, name in _views_by_modality(spec).items():
         slots = np.asarray(row.slots)[np.asarray(row.modality) == modality]
@@ -81,7 +82,7 @@ def empty(spec: RowSpec, batch: int, codes: bool) -> HostBatch:
     (0 = padding), slots`` int32, ``loss_weights`` float32, ``task, modality`` int8, ``blocks`` int32 (-1 = causal).
     Pictures: ``pixels`` uint8 {view: [batch, images, H, W, 3]}, ``filled`` bool {view: [batch, images]},
     ``sizes`` int32 [batch, images, 2] (room of the largest view), ``labels`` int32 [batch] (-1 = none), and with
-    `codes` ``codes`` int32 [batch, images, outputs] in the place of the code view's pixels.
+    `codes` ``codes`` int32 [batch, images, outputs] (or [..., depth]) in the place of the code view's pixels.
     """
     views = dict(spec.views)
     result: HostBatch = {"labels": np.full(batch, -1, np.int32)}
@@ -98,7 +99,7 @@ def empty(spec: RowSpec, batch: int, codes: bool) -> HostBatch:
         result["sizes"] = np.zeros((batch, _pictures_room(spec), 2), np.int32)
         if codes and spec.code_view is not None:
             view = views.pop(spec.code_view)
-            result["codes"] = np.zeros((batch, view.images, view.outputs), np.int32)
+            result["codes"] = np.zeros((batch, view.images, *view.codes), np.int32)
         result["pixels"] = {name: _blank(view, batch) for name, view in views.items()}
     return result
 

@@ -29,6 +29,7 @@ class View:
         height, width: their size in pixels.
         outputs: how many visual outputs (codes or features) one picture gives.
         modality: what its outputs are: positions of this modality point into this view.
+        depth: codes of one output, where they are several (residual codes); 0: one code, without an axis of its own.
     """
 
     images: int
@@ -36,6 +37,12 @@ class View:
     width: int
     outputs: int = 0
     modality: Modality = Modality.FEATURE
+    depth: int = 0
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Shape of one picture's codes: [outputs], or [outputs, depth]."""
+        return (self.outputs, self.depth) if self.depth else (self.outputs,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,8 @@ class RowSpec:
         code_view: the view whose pictures may come as precomputed codes instead, or None.
         pack: several examples a row; otherwise one.
         blocks: the batch has `blocks` (some row of the stage attends both ways somewhere).
+        lengths: shorter lengths that whole batches may have instead, where the data's order is ``clustered``.
+        added: the most positions that a row has beyond its recorded length.
     """
 
     length: int
@@ -55,6 +64,8 @@ class RowSpec:
     code_view: str | None = None
     pack: bool = False
     blocks: bool = False
+    lengths: tuple[int, ...] = ()
+    added: int = 0
 
 
 @dataclasses.dataclass
@@ -70,7 +81,8 @@ class ExampleRow:
             example's first picture of that modality's view; 0 elsewhere.
         task: what the example teaches.
         views: pictures by view, uint8 [H, W, 3]; the batch turns them into float in [-1, 1].
-        codes: int32 [images, outputs] where they come precomputed, in the place of `views[code_view]`.
+        codes: int32 [images, outputs] (or [..., depth]) where they come precomputed: in the place of
+            `views[code_view]`.
         sizes: int32 [images, 2], original (height, width) of each picture of the example.
         blocks: int32 [S] or None; equal ids >= 0 attend both ways, -1 is causal.
         label: the class of a class-conditional example, or None.

@@ -32,7 +32,8 @@ def prompt_batch(rows: Sequence[ExampleRow]) -> Batch:
     codes = [row.codes for row in rows if row.codes is not None]
     if codes:
         room = bucket(max(len(c) for c in codes))
-        views[_CODES] = View(room, 0, 0, codes[0].shape[1], Modality.CODE)
+        depth = codes[0].shape[2] if codes[0].ndim == 3 else 0
+        views[_CODES] = View(room, 0, 0, codes[0].shape[1], Modality.CODE, depth)
     spec = RowSpec(
         length=bucket(max(len(row.tokens) for row in rows), smallest=16),
         views=views,
