@@ -20,13 +20,7 @@ NOT_BUILT: dict[tuple[str, str], str] = {
     **{
         ("uniwetok", kind): _UNIWETOK
         for kind in (
-            "adam_ema_step",
-            "c2i_parallel",
-            "c2i_sequential",
             "mllm",
-            "ppd_gap_reference",
-            "preprocess",
-            "teacher_vit_map",
         )
     },
 }

@@ -13,7 +13,10 @@ from unitok_jax.layers.conv import GroupNorm, conv1, conv3
 Map = Float[Array, "batch rows columns channels"]
 Resized = Float[Array, "batch height width features"]
 
-SHARDING = tuple(rule for rule in taming_vae.SHARDING if "codebook" not in rule[0])
+SHARDING = (
+    *(rule for rule in taming_vae.SHARDING if "codebook" not in rule[0]),
+    (r"/narrow/kernel$", ("fsdp", "tensor")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class NarrowingBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Map) -> Resized:
         c = self.config
-        h = conv1(c.in_channels, c.dtype, "conv1")(nn.swish(GroupNorm(c.groups, name="norm1")(x)))
+        h = conv1(c.in_channels, c.dtype, "narrow")(nn.swish(GroupNorm(c.groups, name="norm1")(x)))
         h = conv3(c.in_channels, c.dtype, "conv2")(nn.swish(GroupNorm(c.groups, name="norm2")(h)))
         return h + (x if x.shape[-1] == c.in_channels else conv1(c.in_channels, c.dtype, "shortcut")(x))
 

@@ -6,7 +6,7 @@ from unitok_jax.weights.rules import Table
 
 def pixel_decoder_table() -> Table:
     """Rules for ``post_quant_conv`` and ``decoder``, as they stand in DualToken's state dict."""
-    parts = (("norm1", "norm1", NORM), ("conv1", "conv1", DENSE), ("norm2", "norm2", NORM), ("conv2", "conv2", KERNEL))
+    parts = (("norm1", "norm1", NORM), ("conv1", "narrow", DENSE), ("norm2", "norm2", NORM), ("conv2", "conv2", KERNEL))
     parts += (("nin_shortcut", "shortcut", DENSE),)
     narrowing = [
         rule

@@ -1,0 +1,79 @@
+"""The published checkpoints of DualToken, of what it starts from, and of our language model, as tables of rules."""
+
+from unitok_jax.backbones.attn_projection_rules import attn_projection_table
+from unitok_jax.backbones.decoder_lm_rules import decoder_table
+from unitok_jax.backbones.depth_head_rules import depth_head_table
+from unitok_jax.backbones.discriminators_rules import discriminator_table
+from unitok_jax.backbones.lpips_rules import heads_table, lpips_table, vgg16_table
+from unitok_jax.backbones.pixel_decoder_rules import pixel_decoder_table
+from unitok_jax.backbones.residual_rules import residual_table
+from unitok_jax.backbones.siglip_rules import siglip_table, siglip_text_table
+from unitok_jax.systems.dualtoken.config import DualTokenConfig
+from unitok_jax.systems.dualtoken.stage_tokenizer import RESNET
+from unitok_jax.weights.rules import Rule, Table
+from unitok_jax.weights.transforms import LINEAR
+
+_NO_TEXT = "the text tower, which this config has not (model.text)"
+_SPELLING = {"semantic": "sem", "pixel": "pix"}  # files from before 18 March 2026
+_RENAMED = tuple(
+    (f"{module}_{old}.", f"{module}_{new}.")
+    for module in ("prequant", "postquant", "quantizer")
+    for old, new in _SPELLING.items()
+)
+_PROJECTOR = Table(
+    tuple(
+        Rule(f"mm_projector.layers.{index}.{theirs}", f"projector/{name}/{ours}", *transform)
+        for index, name in (("0", "fc1"), ("2", "fc2"))
+        for theirs, ours, *transform in (("weight", "kernel", LINEAR), ("bias", "bias"))
+    )
+)
+
+
+def artefacts(config: DualTokenConfig) -> dict[str, Table]:
+    """Tables by name.
+
+    ``tokenizer``: the released tokenizer's state dict, in its spelling and the older one. ``siglip``,
+    ``siglip_vision``: the backbone, with and without its text tower. ``teacher``: the backbone's vision tower as the
+    frozen one that the semantic loss compares with. ``discriminator``, ``lpips``, ``vgg16``, ``lpips_heads``: what the
+    tokenizer's losses need. ``mllm``: the language model of our design.
+    """
+    vit = siglip_table(config.tower)
+    text, no_text = Table(()), {r"text_model\..*|logit_(scale|bias)": _NO_TEXT}
+    if config.text:
+        text, no_text = siglip_text_table(config.text).under("", "text/"), {}
+    siglip = vit.under("vision_model.", "vit/") + text + Table((), no_text)
+    tables = {
+        "tokenizer": siglip.under("siglip_model.", "") + _tokenizer(config),
+        "siglip": siglip,
+        "siglip_vision": vit.under("", "vit/"),
+        "teacher": vit.under("", "teacher/"),
+        "discriminator": discriminator_table(RESNET).under("", "discriminator/"),
+        "lpips": lpips_table(),
+        "vgg16": vgg16_table(),
+        "lpips_heads": heads_table(),
+    }
+    return {**tables, "mllm": _mllm(config)} if config.lm else tables
+
+
+def _tokenizer(config: DualTokenConfig) -> Table:
+    table = Table((), aliases=_RENAMED)
+    before = {"pix": not config.single, "sem": config.prequant_sem}
+    before["shortcut"] = not config.single and config.layer_shortcut is not None
+    for name, there in before.items():
+        if there:
+            table += attn_projection_table().under(f"prequant_{name}.", f"prequant/{name}/")
+    for name in ("pix", "sem"):
+        table += attn_projection_table().under(f"postquant_{name}.", f"postquant/{name}/")
+    for name in config.branches:
+        table += residual_table(config.quantizer(name)).under(f"quantizer_{name}.", f"codebooks/{name}/")
+    return table + pixel_decoder_table().under("", "decoder/")
+
+
+def _mllm(config: DualTokenConfig) -> Table:
+    assert config.lm is not None
+    table = decoder_table(config.lm).under("llm.", "lm/") + _PROJECTOR
+    for branch, name in (("pix", "pixel_head"), ("sem", "semantic_head")):
+        if branch in config.branches:
+            table += depth_head_table(config.depth_head(branch)).under(f"{name}.", f"{name}/")
+    bundled = {r"vision_tower\..*": "the frozen tokenizer, which is loaded from its own checkpoint"}
+    return table + Table((), bundled)
