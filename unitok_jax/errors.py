@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and the one that means "start me again"."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,6 +10,13 @@ class UserError(Exception):
 
     The text names the file, key or field, says what was expected and what to do.
     The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class Preempted(Exception):
+    """The machine is taken away (SIGTERM); the run has been saved, and the same command goes on with it.
+
+    The command line exits with a code of its own, so that whoever supervises the run starts it again.
     """
 
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from unitok_jax.cli.arguments import parse
-from unitok_jax.errors import UserError
+from unitok_jax.errors import Preempted, UserError
 
 # What a shell learns from the exit code; anything else is a fault of ours and keeps its traceback.
-DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MISTAKEN, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 the system refused (disk, permissions), 2 a mistake told in one line,
-        130 interrupted.
+        75 saved and stopped because the machine is taken away (start it again), 130 interrupted.
     """
     try:
         command, args = parse(sys.argv[1:] if argv is None else argv)
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _told(error, MISTAKEN)
+    except Preempted as notice:
+        return _told(notice, PREEMPTED)
     except BrokenPipeError:  # whoever read us, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

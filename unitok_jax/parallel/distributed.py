@@ -6,12 +6,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import clusters  # nothing public tells what JAX finds out of a cluster
 from jax.sharding import NamedSharding
 from jaxtyping import Int
 
 from unitok_jax.errors import UserError
+from unitok_jax.parallel.roll_call import roll_call
 
 _ENVIRONMENT = ("UNITOK_COORDINATOR", "UNITOK_PROCESSES", "UNITOK_PROCESS")
+START_TIMEOUT = ("UNITOK_START_TIMEOUT", 300)  # seconds to wait for the other processes
+HEARTBEAT = ("UNITOK_HEARTBEAT", 100)  # seconds of silence after which a process counts as dead
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
@@ -19,6 +23,7 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
 
     What is not given is read from ``UNITOK_COORDINATOR``, ``UNITOK_PROCESSES`` and ``UNITOK_PROCESS``. The coordinator
     ``auto`` lets JAX find its settings (TPU pods, SLURM, GKE). Without a coordinator the process stays alone.
+    ``UNITOK_START_TIMEOUT`` and ``UNITOK_HEARTBEAT`` change how long to wait for the others to come and to answer.
 
     Args:
         coordinator: ``host:port`` of process 0, or ``auto``.
@@ -26,22 +31,32 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         process: the index of this one.
 
     Raises:
-        UserError: if a coordinator is given without the other two, or the processes cannot meet.
+        UserError: if a coordinator is given without the other two, or the processes cannot meet; it names those
+            that are missing.
     """
     coordinator = coordinator or os.environ.get(_ENVIRONMENT[0])
     if not coordinator:
         return
     processes = _number(processes, _ENVIRONMENT[1])
     process = _number(process, _ENVIRONMENT[2])
-    if coordinator != "auto" and (processes is None or process is None):
+    timeout, heartbeat = (_number(None, name) or default for name, default in (START_TIMEOUT, HEARTBEAT))
+    if coordinator == "auto":
+        coordinator, processes, process = _detect(timeout)
+    if processes is None or process is None:
         raise UserError(f"coordinator {coordinator}: also give the process count and index ({', '.join(_ENVIRONMENT)})")
+    roll_call(coordinator, processes, process, timeout)
     try:
-        if coordinator == "auto":
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot join the other processes at {coordinator}: {str(error).splitlines()[0]}") from error
+
+
+def _detect(timeout: int) -> tuple[str, int, int]:
+    """What JAX finds out of the cluster that it runs in: coordinator, process count, index."""
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
+    if None in found[:3]:
+        raise UserError(f"{_ENVIRONMENT[0]}=auto: no TPU pod, SLURM or GKE job here; give {', '.join(_ENVIRONMENT)}")
+    return found[:3]
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, " rows"]:

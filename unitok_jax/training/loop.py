@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from unitok_jax.errors import UserError
+from unitok_jax.errors import Preempted, UserError
+from unitok_jax.parallel.preemption import Notice
 from unitok_jax.systems.base import Params
 from unitok_jax.training.checkpoints import Checkpoints
 from unitok_jax.training.config import TrainConfig, claim_workdir, read_config
@@ -27,7 +28,8 @@ Samples = Callable[[Params, int], None]  # draws a sheet of samples from the par
 def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) -> TrainState:
     """Trains, or goes on from the workdir's last complete checkpoint.
 
-    Killed at any moment and called again, it ends in the same state with the same metrics (``time/`` apart).
+    Killed at any moment and called again, it ends in the same state with the same metrics (``time/`` apart). After
+    SIGTERM it saves and stops at the end of a step, which adds a row of metrics there.
 
     Args:
         config: a recipe, see `TrainConfig`.
@@ -39,6 +41,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
 
     Raises:
         UserError: for whatever the user can mend.
+        Preempted: once it has saved after SIGTERM.
     """
     config, plain = read_config(config)
     workdir, first = epath.Path(workdir), jax.process_index() == 0
@@ -52,6 +55,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(setup.mesh))
+        notice = stack.enter_context(Notice())
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.keep)))
         feed = stack.enter_context(contextlib.closing(Feed(config, setup.stage, setup.mesh)))
 
@@ -81,8 +85,8 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
                 queued.popleft().block_until_ready()
             checkpoints.check()
 
-            last = step == config.steps
-            saves = last or step % config.checkpoint_every == 0
+            last, preempted = step == config.steps, notice.given(step)
+            saves = last or preempted or step % config.checkpoint_every == 0
             if saves or step % config.log_every == 0:
                 row = window.flush()
                 row |= progress.row(step, row)
@@ -97,6 +101,8 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
                 if saves:
                     writer.close_part(step)
                     checkpoints.save(step, state, feed.state, plain)
+            if preempted and not last:
+                raise Preempted(f"told to stop: {workdir} is saved at step {step} of {config.steps}; start it again")
     return state
 
 
