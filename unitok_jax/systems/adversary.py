@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from clu import metrics
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from unitok_jax.backbones import discriminators
 from unitok_jax.backbones.discriminators import DiscriminatorSettings, init_discriminator, judge
@@ -25,6 +25,7 @@ SHARDING = under(PART, discriminators.SHARDING)
 Pictures = Float[Array, "batch height width channels"]
 PerPicture = Float[Array, "batch"]
 Scalar = Float[Array, ""]
+Count = Num[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def generator_term(
     last: LastLayer,
     step: Int[Array, ""],
     kept: PerPicture,
-    total: Scalar,
+    total: Count,
 ) -> Term:
     """What the discriminator has against the pictures written, weighted; nothing before `settings.start`.
 
@@ -149,7 +150,7 @@ def discriminator_loss(
     fake: Pictures,
     step: Int[Array, ""],
     kept: PerPicture,
-    total: Scalar,
+    total: Count,
 ) -> tuple[Scalar, Aux, State]:
     """The discriminator's loss on real pictures and on what the generator wrote for them; 0 before `settings.start`.
 

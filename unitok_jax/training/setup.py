@@ -20,6 +20,7 @@ from unitok_jax.training.optimizers import Optimizer, build_optimizers
 from unitok_jax.training.state import Maker, TrainState, abstract_state, init_state, state_maker
 from unitok_jax.training.step import EvalStep, TrainStep, check_split, make_eval_step, make_train_step
 from unitok_jax.weights.artefacts import load_published
+from unitok_jax.weights.hub import is_hub_id, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +95,16 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
 
 
 def _load(system: System, path: str, parts: Params) -> Params:
-    """Parts of a run of ours, or of a published file (torch, safetensors) that one of the system's tables knows."""
-    if not Path(path).is_file():
+    """Parts of a run of ours, or of a published checkpoint (a path or hub id) that one of the system's tables knows."""
+    found = locate(path).path if is_hub_id(path) else Path(path)
+    if not found.exists() or (found / "checkpoints").exists() or (found / "params").exists():
         return load_parts(path, parts)
     places = {name: leaf.sharding for name, leaf in flatten_dict(parts, sep="/").items()}
 
     def place(name: str, leaf: Any) -> jax.Array:
         return jax.make_array_from_callback(leaf.shape, places[name], lambda index: leaf[index])
 
-    return load_published(system.artefacts, path, parts, place)
+    return load_published(system.artefacts, found, parts, place)
 
 
 def _check_parts(parts: Sequence[str], loaded: Sequence[str], fresh: Sequence[str]) -> None:
