@@ -29,15 +29,16 @@ SHARDING: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-class _Table(nn.Module):
-    """One weight matrix over the padded vocabulary."""
+class WeightTable(nn.Module):
+    """One weight matrix over the padded vocabulary, drawn with the standard deviation `std`."""
 
     name_of_leaf: str
     shape: tuple[int, int]
+    std: float = 0.02
 
     @nn.compact
     def __call__(self) -> Float[jax.Array, "rows columns"]:
-        return self.param(self.name_of_leaf, nn.initializers.normal(0.02), self.shape)
+        return self.param(self.name_of_leaf, nn.initializers.normal(self.std), self.shape)
 
 
 class DecoderLM(nn.Module):
@@ -51,11 +52,11 @@ class DecoderLM(nn.Module):
 
     def setup(self):
         config = self.config
-        self.embed = _Table("embedding", (config.padded_vocab, config.width))
+        self.embed = WeightTable("embedding", (config.padded_vocab, config.width))
         self.layers = Stack(config)
         self.final_norm = RMSNorm(config.norm_eps)
         if not config.tied_embeddings:
-            self.head = _Table("kernel", (config.width, config.padded_vocab))
+            self.head = WeightTable("kernel", (config.width, config.padded_vocab))
 
     def embed_tokens(self, tokens: Int[jax.Array, "*B S"]) -> Float[jax.Array, "*B S D"]:
         """Table rows of ids, in the compute dtype."""

@@ -4,16 +4,34 @@ from unitok_jax.backbones.siglip import SiglipConfig
 from unitok_jax.backbones.siglip_text import SiglipTextConfig
 from unitok_jax.weights.kinds import Split
 from unitok_jax.weights.rules import Rule, Table
-from unitok_jax.weights.transforms import CONV, HEADS_BIAS, HEADS_IN, HEADS_OUT, LINEAR, SAME, Unsqueeze, vocabulary
+from unitok_jax.weights.transforms import (
+    CONV,
+    HEADS_BIAS,
+    HEADS_IN,
+    HEADS_OUT,
+    LINEAR,
+    SAME,
+    Chain,
+    Merge,
+    Unsqueeze,
+    vocabulary,
+)
 
 IGNORED = {r"embeddings\.position_ids": "a buffer that counts positions"}
+FLAT_PATCHES = Chain((LINEAR, Merge(0), Merge(1)))  # [D, rows * columns * channels] -> [rows, columns, channels, D]
 NO_HEAD = {r"head\..*": "the pooling head, which this config has not (pooling)"}
 
 
-def siglip_table(config: SiglipConfig) -> Table:
-    """Rules for a vision tower; keys as transformers 5 has them, or, before that, below ``vision_model.``."""
+def siglip_table(config: SiglipConfig, *, flat_patches: bool = False) -> Table:
+    """Rules for a vision tower; keys as transformers 5 has them, or, before that, below ``vision_model.``.
+
+    Args:
+        config: the tower's.
+        flat_patches: the patch embedding is a linear layer upstream, as in the NaFlex ``Siglip2VisionModel``.
+    """
+    patches = FLAT_PATCHES if flat_patches else CONV
     rules = (
-        Rule("embeddings.patch_embedding.weight", "embeddings/patch/kernel", CONV),
+        Rule("embeddings.patch_embedding.weight", "embeddings/patch/kernel", patches),
         Rule("embeddings.patch_embedding.bias", "embeddings/patch/bias"),
         Rule("embeddings.position_embedding.weight", "embeddings/position/embedding"),
         *_layers(),

@@ -17,6 +17,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config, near
 from unitok_jax.systems.base import Aux, Params, Stage
 from unitok_jax.training import partition
+from unitok_jax.training.came import CameSettings, scale_by_came
 from unitok_jax.training.schedules import Schedule, ScheduleSettings, build_schedule
 
 NO_DECAY = r"(bias|scale)$"  # what weight decay spares by default: norms and biases
@@ -51,6 +52,7 @@ class OptimizerSettings:
         clip: the most that the global norm of the phase's gradient may be, or None.
         schedule: of the learning rate.
         groups: what differs from this.
+        came: CAME in Adam's place; `betas` and `eps` then count for nothing.
     """
 
     lr: float
@@ -61,6 +63,7 @@ class OptimizerSettings:
     clip: float | None = None
     schedule: ScheduleSettings = dataclasses.field(default_factory=ScheduleSettings)
     groups: tuple[Group, ...] = ()
+    came: CameSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +84,10 @@ class Optimizer:
 
     @functools.cached_property
     def transform(self) -> optax.GradientTransformation:
-        """Gradient -> Adam's direction; rates and decay are applied in `update`, from the run's step."""
+        """Gradient -> Adam's direction (or CAME's); rates and decay are applied in `update`, from the run's step."""
         clip = optax.clip_by_global_norm(self.settings.clip) if self.settings.clip else optax.identity()
+        if self.settings.came is not None:
+            return optax.chain(clip, scale_by_came(self.settings.came))
         return optax.chain(clip, optax.scale_by_adam(*self.settings.betas, self.settings.eps))
 
     def init(self, params: Params) -> Any:

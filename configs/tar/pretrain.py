@@ -1,0 +1,73 @@
+"""The language model learns to read and to draw: 100 M samples of five tasks.
+
+    unitok train --config configs/tar/pretrain.py:1.5b --workdir runs/tar/pretrain
+
+Understanding, generation and text stand 2 : 2 : 1 as in the paper (`:demo` takes the 2 : 4 : 1 of the public demo, its
+60,000 steps of 64 and its public sets); generation is text to image with pictures varied and edited among it. Needs
+TA-Tok and a Qwen2.5 whose tables were grown (`systems.tar.embeddings.grow_lm`, docs/systems/tar.md). Not run at full size.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.tar import parts
+
+VARY = ("Generate an image similar to <|image|>.",)  # the released prompt
+
+
+def _mixture(folder: str, demo: bool) -> list[dict]:
+    """JSONL files of conversations, as the release lists them; weights within a group follow its sizes in millions."""
+    if demo:
+        files = (("llava_recap_558k", 1.4), ("llava_recap_118k", 0.6), ("imagenet1k_t2i_flux", 4.0), ("magpie_1m", 1.0))
+        tasks = [(name, "conversation", weight, ()) for name, weight in files]
+    else:
+        tasks = [
+            ("recap_cc12m", "caption", 2 * 12 / 32, ()),
+            ("datacomp_20m", "caption", 2 * 20 / 32, ()),
+            ("synthetic_t2i_23m", "generate", 2 * 23 / 38, ("{caption}",)),
+            ("synthetic_i2i", "variation", 2 * 7.5 / 38, VARY),
+            ("synthetic_ti2i", "conversation", 2 * 7.5 / 38, ()),
+            ("text_28m", "conversation", 1.0, ()),
+        ]
+    entries = []
+    for name, task, weight, prompts in tasks:
+        entry = dict(kind="jsonl", path=f"{folder}/{name}.jsonl", task=task, weight=weight)
+        entries.append(dict(entry, prompts=prompts) if prompts else entry)
+    return entries
+
+
+def _tiny() -> list[dict]:
+    """All five tasks on digits."""
+    return [
+        dict(entry, weight=weight, **more)
+        for task, weight, more in (
+            ("caption", 1.0, {}),
+            ("question", 1.0, {}),
+            ("generate", 1.0, dict(prompts=("{caption}",))),
+            ("variation", 1.0, dict(prompts=VARY)),
+        )
+        for entry in parts.digits(task)
+    ]
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    flags, options = parts.read(arg, "1.5b", "7b", "demo")
+    demo, tiny = "demo" in flags, "tiny" in flags
+    config = ConfigDict()
+    config.stage = "lm"
+    config.model = dict(lm=parts.lm(flags), ta_tok=parts.ta_tok(flags))
+    if not tiny:
+        config.model.vocabulary = f"{options['weights']}/Qwen2.5-1.5B-Instruct/tokenizer.json"
+    config.stage_options = dict(row_length=192 if tiny else 2048, pack=True, images=2 if tiny else 8, labels="released")
+    config.data = dict(train=_tiny() if tiny else _mixture(options["data"], demo))
+    # Rows are packed: about four examples each, so that a batch has the paper's 1024 (the demo's 64).
+    batch, steps = (16, 60_000) if demo else (256, 100_000_000 // 1024)
+    config.optimizer = dict(lr=5e-5, betas=(0.9, 0.999), clip=1.0, schedule=dict(name="cosine", warmup=0.03 * steps))
+    size = "7b" if "7b" in flags else "1.5b"
+    config.init_from = dict(lm=f"runs/tar/start_{size}", ta_tok=f"{options['weights']}/ta_tok.pth")
+    config.inference = dict(
+        read=dict(text=dict(temperature=0.7, top_k=20, top_p=0.8), max_steps=256),
+        draw=dict(text=dict(temperature=0.0), image=dict(top_k=1200, top_p=0.95), guidance=1.0, max_steps=731),
+        prompts=dict(generate="{caption}"),
+        batch_size=8,
+    )
+    return parts.finish(flags, config, batch, steps)

@@ -1,0 +1,74 @@
+"""Tar's released checkpoints at full size, names and shapes: every key has its parameter, every parameter its keys."""
+
+import functools
+
+import jax
+import pytest
+from test_manifests import manifest
+
+from unitok_jax.backbones import ar_image
+from unitok_jax.backbones.dc_ae import DCAEConfig
+from unitok_jax.backbones.decoder_config import DecoderConfig
+from unitok_jax.backbones.sana import SanaConfig
+from unitok_jax.backbones.taming_vae import VAEConfig
+from unitok_jax.systems.tar.config import TarConfig
+from unitok_jax.systems.tar.system import Tar
+from unitok_jax.systems.tar.vocabulary import TokenIds, Vocabulary
+from unitok_jax.weights.transfer import plan, upstream_shapes
+
+QWEN = {"layers": 28, "head_dim": 128, "rope_theta": 1e6, "norm_eps": 1e-6, "qkv_bias": True}
+LM = {
+    "1.5b": DecoderConfig(217206, 1536, 8960, heads=12, kv_heads=2, tied_embeddings=True, **QWEN),
+    "7b": DecoderConfig(217206, 3584, 18944, heads=28, kv_heads=4, **QWEN),
+}
+VQ = VAEConfig(codebook_size=16384, embed_dim=8, attn_resolutions=(16,), resolution=256, l2_norm=True)
+TOWER = ("lm", "ta_tok")
+CASES = [  # manifest, what the config has besides the tokenizer, the artefact, its parts
+    ("ta_tok", {}, "ta_tok", ("ta_tok",)),
+    *((f"tar_{size}_llm", {"lm": lm}, "tar", ("lm",)) for size, lm in LM.items()),
+    *((f"tar_{size}_llm_with_vision_tower", {"lm": lm}, "tar_with_tower", TOWER) for size, lm in LM.items()),
+    *((f"tar_{size}_llm_with_vision_tower", {"lm": lm}, "tar", ("lm",)) for size, lm in LM.items()),
+    *(
+        (f"ar_dtok_{name}", {"ar": ar_image.sized(size, tokens=tokens), "vq": VQ}, "ar", ("ar",))
+        for name, size, tokens in (
+            ("lp_256px", "LP", 256),
+            ("lp_512px", "LP", 1024),
+            ("lp_1024px", "LP", 4096),
+            ("xl_256px_paper775M", "XL", 256),
+            ("b_256px_paper111M", "B", 256),
+            ("s_256px_paper22M", "S", 256),
+        )
+    ),
+    ("vq_ds16_t2i", {"vq": VQ}, "vq", ("vq",)),
+    *(
+        (f"dif_dtok_sana_600m_{side}px_transformer", {"sana": SanaConfig(), "vae": DCAEConfig()}, "sana", ("sana",))
+        for side in (512, 1024)
+    ),
+    ("dif_dtok_dc_ae_f32c32_vae", {"sana": SanaConfig(), "vae": DCAEConfig()}, "vae", ("vae",)),
+]
+
+
+@functools.cache
+def _abstract(system, part):
+    return jax.eval_shape(lambda: system.init(jax.random.key(0), (part,)))[part]
+
+
+@functools.cache
+def _system(parts):
+    return Tar(TarConfig(**dict(parts)), Vocabulary(TokenIds(), list, str))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "artefact", "parts"), CASES, ids=[f"{name}-{artefact}" for name, _, artefact, _ in CASES]
+)
+def test_every_key_and_parameter_matches_both_ways(name, given, artefact, parts):
+    upstream = manifest("tar", name)
+    system = _system(tuple(given.items()))
+    table = system.artefacts[artefact]
+    abstract = {part: _abstract(system, part) for part in parts}
+    plan(table, upstream, abstract)
+    written = upstream_shapes(table, abstract)
+    kept = {key: shape for key, shape in upstream.items() if not table.ignores(table.canonical(key))}
+    assert written == kept
+    ignored = {key for key in upstream if key not in kept}
+    assert all("vision_tower" in key or key == "quantize.codebook_used" for key in ignored)

@@ -1,0 +1,299 @@
+"""Tar: pictures as words of a language model, and two de-tokenizers that draw them.
+
+Source: arXiv 2506.18898 and its released code; what is released and what is ours: ``docs/systems/tar.md``.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, taming_vae
+from unitok_jax.backbones.kv_cache import KVCache
+from unitok_jax.data.example import Example, Task
+from unitok_jax.data.rows import ExampleRow
+from unitok_jax.errors import UserError
+from unitok_jax.parallel.rules import under
+from unitok_jax.sampling.settings import Decoding
+from unitok_jax.systems import vq_stage
+from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.tar import (
+    ar_detokenizer,
+    decoding,
+    layout,
+    pictures,
+    sana_detokenizer,
+    stage_ar,
+    stage_lm,
+    stage_sana,
+    stage_ta_tok,
+    stage_vq,
+    weights,
+)
+from unitok_jax.systems.tar.config import TarConfig
+from unitok_jax.systems.tar.ta_tok import TATok
+from unitok_jax.systems.tar.vocabulary import Vocabulary
+
+Codes = Int[Array, "batch n"]
+
+
+class Negative(nn.Module):
+    """The stored condition that guided diffusion compares with: ``embeds`` [T, C]; it begins as zeros."""
+
+    tokens: int
+    channels: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "T C"]:
+        return self.param("embeds", nn.initializers.zeros, (self.tokens, self.channels))
+
+
+class Tar:
+    """The system; see `systems.base.System` for what each method promises.
+
+    Parts of its parameters: ``lm``, ``ta_tok``; ``ar`` and ``vq``; ``sana``, ``vae`` and ``negative``; and ``teacher``
+    in TA-Tok's own stage.
+    """
+
+    sharding = (
+        *under("lm", decoder_lm.SHARDING),
+        *under("ta_tok/(?:encoder|decoder)", siglip.SHARDING),
+        *under("teacher", siglip.SHARDING),
+        *under("ar", ar_image.SHARDING),
+        *under("vq", taming_vae.SHARDING),
+        *under("sana", sana.SHARDING),
+        *under("vae", dc_ae.SHARDING),
+        (r"^ta_tok/(in_linear|out_linear|encode_task|decode_task_(in|out))/kernel$", ("fsdp", "tensor")),
+        (r"^ta_tok/(in_linear|out_linear|encode_task|decode_task_(in|out))/bias$", (None,)),
+        (r"^ta_tok/codebook/embedding$", (("fsdp", "tensor"), None)),
+        (r"^ta_tok/codebook/kernel$", (None, None)),
+        (r"^ta_tok/codebook/bias$", (None,)),
+        (r"^ta_tok/normalise/(shift|scale)$", (None,)),
+        (r"^negative/embeds$", (None, None)),
+        *vq_stage.SHARDING,
+    )
+
+    def __init__(self, config: TarConfig, vocabulary: Vocabulary):
+        self.config, self.vocabulary = config, vocabulary
+        self.codebook_size = config.ta_tok.codebook_size
+        self.modules = _modules(config)
+        sides = tuple(config.ta_tok.side(scale) for scale in config.scales)
+        self.grammar = decoding.Grammar(vocabulary.ids, sides, config.scale, config.constrain, config.penalty)
+        self.artefacts = weights.artefacts(config)
+        self.stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]] = {
+            "ta_tok": functools.partial(stage_ta_tok.build, self),
+            "vq": functools.partial(stage_vq.build, self),
+            "ar": functools.partial(stage_ar.build, self),
+            "sana": functools.partial(stage_sana.build, self),
+            "lm": functools.partial(stage_lm.build, self),
+        }
+
+    def need(self, *parts: str) -> None:
+        """Sees to it that the model has some parts.
+
+        Raises:
+            UserError: naming the first one missing.
+        """
+        for part in parts:
+            if part not in self.modules:
+                raise UserError(f"config.model.{part}: missing; this stage needs it")
+
+    def with_detokenizer(self, name: str | None, resolution: int | None) -> "Tar":
+        """The same model drawing with another of its de-tokenizers; see `TarConfig.with_detokenizer`."""
+        return Tar(self.config.with_detokenizer(name, resolution), self.vocabulary)
+
+    def init(self, key: jax.Array, parts: tuple[str, ...]) -> Params:
+        """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
+        made = {}
+        for part in parts:
+            own = jax.random.fold_in(key, list(_INPUTS).index(part))
+            inputs, method = _INPUTS[part](self.config)
+            made[part] = self.modules[part].init(own, *inputs, method=method)["params"]
+        return made
+
+    def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
+        """Runs one part on its own parameters."""
+        return self.modules[part].apply({"params": params[part]}, *args, **kwargs)
+
+    # Tokenizer
+
+    def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
+        """Codes [batch, images, n] at all scales, one scale after the other, of the ``ta_tok`` view."""
+        shown = pixels["ta_tok"]
+        flat, slots = shown.reshape(-1, *shown.shape[2:]), shown.shape[:2]
+        key = jax.random.key(self.config.seed) if self.config.ta_tok.draw else None
+        codes = self.apply(params, "ta_tok", flat, self.config.scales, key, method="encode_scales")
+        return VisualTokens(codes=codes.reshape(*slots, -1))
+
+    def condition_of(
+        self, params: Params, features: Float[Array, "batch n C"], scale: int
+    ) -> Float[Array, "batch N D"]:
+        """What the de-tokenizers read of a picture, from its tower's features."""
+
+        def run(module: TATok) -> Array:
+            return module.decode_codes(module.codebook.search(module.project(features, scale), None))
+
+        return self.apply(params, "ta_tok", method=run)
+
+    def picture_codes(self, params: Params, shown: Float[Array, "batch H W 3"]) -> Codes:
+        """The VQ-VAE's codes of pictures, along rows."""
+        latents, _ = self.apply(params, "vq", shown, method="encode")
+        return self.apply(params, "vq", latents, method="quantize").codes.reshape(len(shown), -1)
+
+    def decode_image(self, params: Params, codes: Int[Array, "batch *grid"]) -> Float[Array, "batch H W 3"]:
+        """Pictures from codes of one scale, or of all scales as `encode_image` gives them (the one to draw counts).
+
+        Raises:
+            UserError: without a de-tokenizer, or for a number of codes that no scale has.
+        """
+        drawn_by = self.config.drawn_by
+        if drawn_by is None:
+            raise UserError("config.model: has no de-tokenizer (ar with vq, or sana with vae); give one to draw with")
+        codes = self._one_scale(codes.reshape(len(codes), -1))
+        condition = self.apply(params, "ta_tok", codes, method="decode_codes")
+        keys = _noise_keys(self.config.seed, codes)
+        draw = self._draw_ar if drawn_by == "ar" else self._draw_sana
+        return draw(params, condition, keys)
+
+    def _one_scale(self, codes: Codes) -> Codes:
+        shape = self.config.shape
+        if codes.shape[1] == shape.outputs:
+            first, count = shape.span(self.config.scale)
+            return codes[:, first : first + count]
+        if codes.shape[1] not in shape.tokens:
+            raise UserError(f"{codes.shape[1]} codes a picture; the scales {shape.scales} have {shape.tokens}")
+        return codes
+
+    def _draw_ar(self, params: Params, condition: Array, keys: Array) -> Array:
+        config = self.config.ar
+        drawn, _ = ar_detokenizer.draw_codes(config, params["ar"], condition, keys, self.config.drawing)
+        side = math.isqrt(config.tokens)
+        return self.apply(params, "vq", drawn.reshape(-1, side, side), method="decode_codes")[0]
+
+    def _draw_sana(self, params: Params, condition: Array, keys: Array) -> Array:
+        config, vae = self.config.sana, self.config.vae
+        noise = sana_detokenizer.noise_for(config, keys, self.config.sana_size // vae.factor)
+        negative = params["negative"]["embeds"]
+        latents, _ = sana_detokenizer.draw_latents(
+            config, params["sana"], condition, negative, noise, self.config.solving
+        )
+        return self.apply(params, "vae", latents / vae.scaling, method="decode")
+
+    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+        del rng
+        return {"ta_tok": [pictures.square(image, self.config.ta_tok.encoder.image_size)]}
+
+    # Rows
+
+    def prompt(self, example: Example) -> ExampleRow:
+        draw = example.task == Task.GENERATION
+        row = layout.prompt(example, self.vocabulary, self.config.shape, self.config.read_scale, draw=draw)
+        return stage_lm.place_images(self, example, row)
+
+    def unconditional(self, example: Example) -> ExampleRow:
+        bare = [dataclasses.replace(turn, text="") for turn in example.turns]
+        empty = dataclasses.replace(example, turns=tuple(bare), images=(), codes=None)
+        return self.prompt(empty)
+
+    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+        text, images = decoding.read_ids(ids, self.grammar)
+        return self.vocabulary.decode(text).strip(), images
+
+    # Language model
+
+    def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
+        """Table rows of the ids, those of codes included."""
+        codes = batch.get("codes")
+        if codes is None and batch.get("pixels"):
+            codes = jax.lax.stop_gradient(self.encode_image(params, batch["pixels"]).codes)
+        if codes is not None:
+            batch = write_codes(batch, codes, self.vocabulary.ids.code_offset)
+        return self.apply(params, "lm", batch["tokens"], method="embed_tokens")
+
+    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
+        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
+        rngs = None if key is None else {"dropout": key}
+        return self.apply(
+            params, "lm", embeds, batch["positions"], batch["segments"], deterministic=key is None, rngs=rngs
+        )[0]
+
+    def head(self, params: Params) -> Float[Array, "D Vpad"]:
+        """The matrix of the LM's softmax."""
+        return decoder_lm.head_kernel(self.config.lm, params["lm"])
+
+    def new_cache(self, rows: int, length: int) -> KVCache:
+        return decoder_lm.decoder_cache(self.config.lm, rows, length)
+
+    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
+        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
+        return hidden, aux["cache"]
+
+    def decode_init(self, params: Params, batch: Batch, settings: Decoding) -> decoding.DecodeState:
+        del params
+        return decoding.decode_init(self.grammar, batch, settings)
+
+    def decode_step(
+        self, params: Params, hidden: jax.Array, state: decoding.DecodeState, settings: Decoding, keys: jax.Array
+    ) -> tuple[Emission, decoding.DecodeState]:
+        logits = self.apply(params, "lm", hidden, method="logits")
+
+        def embed_ids(ids: jax.Array) -> jax.Array:
+            return self.apply(params, "lm", ids[:, None], method="embed_tokens")
+
+        return decoding.decode_step(self.grammar, logits, embed_ids, state, settings, keys)
+
+
+def _modules(config: TarConfig) -> dict[str, nn.Module]:
+    made: dict[str, nn.Module | None] = {
+        "lm": config.lm and decoder_lm.DecoderLM(config.lm),
+        "ta_tok": TATok(config.ta_tok),
+        "teacher": siglip.SiglipVision(config.ta_tok.tower),
+        "ar": config.ar and ar_image.ARImage(config.ar),
+        "vq": config.vq and taming_vae.TamingVAE(config.vq),
+        "sana": config.sana and sana.Sana(config.sana),
+        "vae": config.vae and dc_ae.DCAE(config.vae),
+        "negative": config.sana and Negative(config.ta_tok.tokens(1), config.sana.caption),
+    }
+    return {name: module for name, module in made.items() if module is not None}
+
+
+def _square(side: int) -> tuple[jax.Array]:
+    return (jnp.zeros((1, side, side, 3)),)
+
+
+# Of each part: what its `init` is called with, and the method. Convolutions may be made on any size that divides.
+_INPUTS: dict[str, Callable[[TarConfig], tuple[tuple[jax.Array, ...], Any]]] = {
+    "lm": lambda c: ((jnp.zeros((1, 1), jnp.int32),), decoder_lm.DecoderLM.predict),
+    "ta_tok": lambda c: (_square(c.ta_tok.encoder.image_size), TATok.everything),
+    "teacher": lambda c: (_square(c.ta_tok.encoder.image_size), None),
+    "ar": lambda c: (
+        (jnp.zeros((1, 1, c.ar.condition)), jnp.zeros((1, 2), jnp.int32)),
+        ar_image.ARImage.everything,
+    ),
+    "vq": lambda c: (_square(2 * c.vq.factor), None),
+    "sana": lambda c: (
+        (
+            jnp.zeros((1, 2 * c.sana.patch, 2 * c.sana.patch, c.sana.channels)),
+            jnp.zeros((1, 1, c.sana.caption)),
+            jnp.zeros(1),
+        ),
+        None,
+    ),
+    "vae": lambda c: (_square(2 * c.vae.factor), None),
+    "negative": lambda c: ((), None),
+}
+
+
+def _noise_keys(seed: int, codes: Codes) -> jax.Array:
+    """One key a picture, from the seed and the picture's own codes: who else is in the batch does not matter."""
+    weights = jnp.arange(1, codes.shape[1] + 1, dtype=jnp.uint32) * jnp.uint32(2654435761)
+    sums = ((codes.astype(jnp.uint32) + 1) * weights).sum(1, dtype=jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), sums)
