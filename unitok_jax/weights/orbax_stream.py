@@ -115,8 +115,12 @@ class StoredLeaf:
             return np.asarray(self._store.read().result(), dtype)
 
 
-def open_leaves(folder: Path) -> dict[str, StoredLeaf]:
-    """The parameters of an Orbax checkpoint by path, none of them read yet.
+def open_leaves(folder: Path, wanted: Callable[[str], bool] = lambda path: True) -> dict[str, StoredLeaf]:
+    """The arrays of an Orbax checkpoint by path, none of them read yet.
+
+    Args:
+        folder: the checkpoint.
+        wanted: picks paths.
 
     Raises:
         UserError: for a checkpoint that is broken; reading a leaf raises it too.
@@ -125,7 +129,7 @@ def open_leaves(folder: Path) -> dict[str, StoredLeaf]:
         zarr3 = json.loads((folder / "_METADATA").read_text()).get("use_zarr3", False)
         tree = ocp.PyTreeCheckpointHandler().metadata(folder.absolute()).tree
     names = traverse_util.flatten_dict(tree, sep="/")
-    return {path: StoredLeaf(folder, path.replace("/", "."), zarr3) for path in names}
+    return {path: StoredLeaf(folder, path.replace("/", "."), zarr3) for path in names if wanted(path)}
 
 
 @contextlib.contextmanager

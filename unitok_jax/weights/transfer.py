@@ -242,3 +242,8 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 def abstract_of(tree: Any) -> Any:
     """Shapes and dtypes of a tree of arrays."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def size_of(source: Source) -> int:
+    """Bytes of all of a source's tensors."""
+    return sum(math.prod(source.shape(key)) * source.dtype(key).itemsize for key in tuple(source.keys()))
