@@ -1,6 +1,6 @@
 """What the stages of the demo share: a UniToken small enough to train on two CPU cores in minutes.
 
-Pictures are 16 x 16; the VQGAN reads one as 4 x 4 codes of 256, the tower as 4 x 4 features.
+Pictures are 16 x 16; the VQGAN reads one as 4 x 4 codes of 256, the tower as 2 x 2 features.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def model(tower_text: bool = False) -> ConfigDict:
         resolution=16,
         groups=8,
     )
-    config.vit = dict(width=128, ffn=256, layers=2, heads=4, image_size=16, patch_size=4)
+    config.vit = dict(width=128, ffn=256, layers=2, heads=4, image_size=16, patch_size=8)
     config.lm = dict(
         vocab_size=704,
         width=128,

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model()
     config.stage_options = dict(
-        row_length=104,
+        row_length=80,
         pack=True,
         images=2,
         pictures=2,
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
         code_dropout=0.2,
         feature_dropout=0.1,
     )
-    config.data = dict(train=[common.source("caption")], batch_size=14)
-    config.steps = 120
+    config.data = dict(train=[common.source("caption")], batch_size=16)
+    config.steps = 100
     config.optimizer = dict(
         lr=2e-3,
         betas=(0.9, 0.95),
@@ -36,5 +36,5 @@ def get_config() -> ConfigDict:
     )
     config.init_from = dict(vqgan="runs/demo/tokenizer", vit="runs/demo/tower")
     config.fresh = ("lm", "adapter")
-    config.log_every, config.checkpoint_every = 40, 120
+    config.log_every, config.checkpoint_every = 25, 100
     return config

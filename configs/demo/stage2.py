@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.model = common.model()
     config.stage_options = dict(
-        row_length=104,
+        row_length=80,
         pack=True,
         images=2,
         pictures=2,
@@ -37,11 +37,11 @@ def get_config() -> ConfigDict:
             questions=[common.source("question", split="held_out")],
             drawings=[common.source("generate", split="held_out", prompts=("Generate an image of {caption}",))],
         ),
-        batch_size=14,
+        batch_size=16,
     )
-    config.steps = 800
+    config.steps = 750
     config.optimizer = dict(
-        lr=2e-3,
+        lr=2.5e-3,
         betas=(0.9, 0.95),
         weight_decay=0.05,
         clip=1.0,
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.init_from = dict(
         lm="runs/demo/stage1", adapter="runs/demo/stage1", vit="runs/demo/stage1", vqgan="runs/demo/stage1"
     )
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 400, 800
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 375, 750
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=12),
         draw=dict(text=dict(temperature=0.0), image=dict(temperature=0.7), guidance=2.0, max_steps=32),

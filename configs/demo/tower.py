@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         validation=dict(held_out=[common.source("caption", split="held_out")]),
         batch_size=128,
     )
-    config.steps = 500
+    config.steps = 400
     config.optimizer = dict(
         lr=1e-3,
         betas=(0.9, 0.99),
@@ -29,5 +29,5 @@ def get_config() -> ConfigDict:
         schedule=dict(name="cosine", warmup=30, floor=0.05),
     )
     config.fresh = ("vit", "text")
-    config.log_every, config.checkpoint_every, config.eval_every = 50, 500, 500
+    config.log_every, config.checkpoint_every, config.eval_every = 50, 400, 400
     return config
