@@ -29,7 +29,8 @@ class Decode:
     """A decode under way.
 
     Attributes:
-        ids: int32 [B, max_steps * P], what was written; behind `lengths` zeros.
+        ids: int32 [B, max_steps * P] (with more axes where a position has several codes), what was written; behind
+            `lengths` zeros.
         lengths: int32 [B], ids of each sample, the one that ended it included.
         done: bool [B], samples that have ended.
         step: int32, steps taken.
@@ -39,7 +40,7 @@ class Decode:
         state: the system's own.
     """
 
-    ids: Int[Array, "B T"]
+    ids: Int[Array, "B T *codes"]
     lengths: Int[Array, "B"]
     done: Bool[Array, "B"]
     step: Int[Array, ""]
