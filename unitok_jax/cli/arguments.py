@@ -87,6 +87,9 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next take the next numbers")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the recipe's)")
     parser.add_argument("--temperature", type=float, help="of the picture's codes (default: the recipe's)")
+    parser.add_argument("--system", help="refuse a workdir of another system")
+    parser.add_argument("--detokenizer", help="what draws from the codes, where a model has several, such as ar or sana")
+    parser.add_argument("--resolution", type=int, help="side of the pictures, where a model has several")
     _out(parser, "generated")
 
 
@@ -149,7 +152,8 @@ COMMANDS = {
             "use",
             "draws pictures from words",
             'unitok generate --workdir runs/demo/stage2 "a handwritten red seven" --count 4 --out drawn\n'
-            'unitok generate --workdir runs/demo/stage2 "a handwritten blue two" --guidance 1.5 --seed 7',
+            'unitok generate --workdir runs/demo/stage2 "a handwritten blue two" --guidance 1.5 --seed 7\n'
+            'unitok generate --workdir runs/tar/sft "a red fox" --detokenizer sana --resolution 512',
             _generate,
         ),
         Command(

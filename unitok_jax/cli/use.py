@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from unitok_jax.cli.detokenizer import redirected
 from unitok_jax.cli.models import load_pipeline, using
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
@@ -36,6 +37,7 @@ def generate(args: argparse.Namespace) -> None:
         raise UserError(f"--count: expected 1 or more, got {args.count}")
     prompts = [prompt for prompt in args.prompts for _ in range(args.count)]
     pipeline, config = load_pipeline(args.workdir)
+    pipeline = redirected(pipeline, config, args)
     with using(pipeline, config):
         drawn = pipeline.generate(prompts, seeds=args.seed, guidance=args.guidance, temperature=args.temperature)
     names = [f"{args.seed + i:04d}-{_slug(prompt)}" for i, prompt in enumerate(prompts)]
