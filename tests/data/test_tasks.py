@@ -54,6 +54,15 @@ def test_text_with_and_without_prompt():
     assert make("text", {"text": "4", "prompt": "2+2?"}).turns[0] == Turn("user", "2+2?")
 
 
+def test_pictures_without_a_mark_stand_in_front_as_the_entry_says():
+    record = {
+        "conversations": [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "x"}],
+        "image": [RED, BLUE],
+    }
+    assert make("conversation", record).turns[0].text == IMAGE * 2 + "what?"
+    assert make("conversation", record, (IMAGE + " ",)).turns[0].text == f"{IMAGE} {IMAGE} what?"
+
+
 def test_conversation_tasks_follow_the_pictures():
     def talk(*turns, **record):
         messages = [{"from": who, "value": text} for who, text in turns]

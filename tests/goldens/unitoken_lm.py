@@ -25,7 +25,7 @@ def load(case):
     lm = _lm(case.config["llm"])
     vit = _vit(case.config["vit"]) if "vit" in case.config else SiglipConfig()
     vocabulary = Vocabulary(IDS, lm.vocab_size, encode=list, decode=str)
-    system = UniToken(UniTokenConfig(lm, vit, VAEConfig()), vocabulary)
+    system = UniToken(UniTokenConfig(lm, vit, VAEConfig(), canvases=_canvases(case.config, vit)), vocabulary)
     parts = ("lm", "vit", "adapter") if "vit" in case.config else ("lm",)
     table = system.artefacts["unitoken"] if "vit" in case.config else decoder_table(lm).under("", "lm/")
     abstract = jax.eval_shape(functools.partial(system.init, parts=parts), jax.random.key(0))
@@ -47,6 +47,13 @@ def _lm(llm):
         qk_norm_groups=llm["model_parallel_size"],
         swin_norm=llm["swin_norm"],
     )
+
+
+def _canvases(config, vit):
+    """(columns, rows) of tiles of each canvas; none in the base variant."""
+    pinpoints = config.get("image_grid_pinpoints") or ()
+    assert all(length % vit.image_size == 0 for canvas in pinpoints for length in canvas)
+    return tuple((width // vit.image_size, height // vit.image_size) for width, height in pinpoints)
 
 
 def _vit(vit):

@@ -118,6 +118,11 @@ def test_an_impossible_grid_is_refused(grid):
         GRAMMAR.grid_tokens(Decoding(grid=grid))
 
 
+def test_a_grid_that_cannot_be_said_is_refused():
+    with pytest.raises(UserError, match="grid 4x512: the vocabulary can say at most 510 codes a side"):
+        GRAMMAR.grid_tokens(Decoding(grid=(4, 512)))
+
+
 def test_guidance_acts_on_codes_alone():
     decoding = Decoding(text=GREEDY, image=GREEDY, guidance=5.0)
     prompts = [[0, 20], [0, 11], [0, 11, 17, 16], [0, 11, 17, 16, 2, 3]]

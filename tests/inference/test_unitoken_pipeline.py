@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from unitoken_tiny import MODEL
 
 from unitok_jax.data.example import Example, Task, Turn
 from unitok_jax.inference.pipeline import Pipeline
@@ -10,14 +11,6 @@ from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.sampling.settings import GREEDY, Decoding, Sampling
 from unitok_jax.systems import base
 
-MODEL = {
-    "image_size": 16,
-    "vqgan": dict(
-        channels=8, multipliers=(1, 1, 1), res_blocks=1, z_channels=8, embed_dim=4, codebook_size=256, groups=2
-    ),
-    "vit": dict(width=16, ffn=32, layers=1, heads=2, image_size=16, patch_size=8),
-    "lm": dict(vocab_size=704, width=16, ffn=32, layers=2, heads=2, kv_heads=1, head_dim=8, qk_norm="layernorm"),
-}
 SETTINGS = InferenceSettings(
     read=Decoding(text=GREEDY, max_steps=8),
     draw=Decoding(text=GREEDY, image=Sampling(temperature=0.9, top_k=200), guidance=3.0, max_steps=26),

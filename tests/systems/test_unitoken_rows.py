@@ -67,7 +67,7 @@ def _modality(features: bool) -> list[int]:
 def test_prompt_of_a_drawing_is_the_training_row_up_to_its_first_code():
     drawn = example(("user", "dog"), ("assistant", IMAGE), task=Task.GENERATION)
     asked = dataclasses.replace(drawn, turns=drawn.turns[:1], images=())
-    prompt = layout.prompt(asked, VOCABULARY, SHAPE, draw=True).tokens
+    prompt = layout.prompt(asked, VOCABULARY, SHAPE, draw=True, context=4096).tokens
     row = layout.conversation(drawn, VOCABULARY, SHAPE, True).tokens
     assert prompt[-1] == 8197
     assert row[: len(prompt)].tolist() == prompt.tolist()

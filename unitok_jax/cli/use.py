@@ -17,7 +17,7 @@ from unitok_jax.evaluation.sheets import save_picture
 
 def caption(args: argparse.Namespace) -> None:
     """Prints each picture's path and caption, with a tab between."""
-    images = _read(args.images)
+    images = read_pictures(args.images)
     pipeline, config = load_pipeline(args.workdir)
     with using(pipeline, config):
         _show(args.images, pipeline.caption(images))
@@ -25,7 +25,7 @@ def caption(args: argparse.Namespace) -> None:
 
 def ask(args: argparse.Namespace) -> None:
     """Prints each picture's path and answer, with a tab between."""
-    images = _read(args.images)
+    images = read_pictures(args.images)
     pipeline, config = load_pipeline(args.workdir)
     with using(pipeline, config):
         _show(args.images, pipeline.ask(images, [args.question] * len(images)))
@@ -36,31 +36,53 @@ def generate(args: argparse.Namespace) -> None:
     if args.count < 1:
         raise UserError(f"--count: expected 1 or more, got {args.count}")
     prompts = [prompt for prompt in args.prompts for _ in range(args.count)]
+    how = {
+        "seeds": args.seed,
+        "guidance": args.guidance,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "grid": _grid(args.grid),
+    }
+    images = read_pictures([args.image]) * len(prompts) if args.image else None
     pipeline, config = load_pipeline(args.workdir)
     pipeline = redirected(pipeline, config, args)
     with using(pipeline, config):
-        drawn = pipeline.generate(prompts, seeds=args.seed, guidance=args.guidance, temperature=args.temperature)
+        drawn = pipeline.edit(images, prompts, **how) if images else pipeline.generate(prompts, **how)
     names = [f"{args.seed + i:04d}-{_slug(prompt)}" for i, prompt in enumerate(prompts)]
-    _save(args.out, names, drawn)
+    save_pictures(args.out, names, drawn)
 
 
 def reconstruct(args: argparse.Namespace) -> None:
     """Writes each picture as its codes give it back into a folder and prints the paths."""
-    images = _read(args.images)
+    images = read_pictures(args.images)
     names = [epath.Path(path).stem for path in args.images]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"two pictures are named {twice}; their results would have one file name: give one at a time")
     pipeline, config = load_pipeline(args.workdir)
     with using(pipeline, config):
-        _save(args.out, names, pipeline.reconstruct(images))
+        save_pictures(args.out, names, pipeline.reconstruct(images))
 
 
-def _read(paths: Sequence[str]) -> list[np.ndarray]:
+def read_pictures(paths: Sequence[str]) -> list[np.ndarray]:
+    """Pictures of files, uint8 [H, W, 3] each.
+
+    Raises:
+        UserError: naming the first that is missing or cannot be decoded.
+    """
     try:
         return [pictures.decode(path) for path in paths]
     except BadExample as error:
         raise UserError(f"{error}; give picture files such as PNG or JPEG") from error
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise UserError(f"--grid: expected ROWSxCOLUMNS, such as 32x32, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _show(names: Sequence[str], texts: Sequence[str]) -> None:
@@ -68,7 +90,8 @@ def _show(names: Sequence[str], texts: Sequence[str]) -> None:
         print(f"{name}\t{text}")
 
 
-def _save(folder: str, names: Sequence[str], drawn: Sequence[np.ndarray]) -> None:
+def save_pictures(folder: str, names: Sequence[str], drawn: Sequence[np.ndarray]) -> None:
+    """Writes pictures into a folder as PNG and prints their paths."""
     for name, picture in zip(names, drawn, strict=True):
         path = epath.Path(folder) / f"{name}.png"
         with writing(path):

@@ -14,6 +14,7 @@ from absl import flags
 from jaxtyping import Int64
 
 from unitok_jax.data import packing, pipeline
+from unitok_jax.data.clustered import Buckets, ClusteredEpochs
 from unitok_jax.data.example import REASONS
 from unitok_jax.data.packing import HostBatch
 from unitok_jax.data.pipeline import Layout
@@ -120,7 +121,7 @@ def train_batches(
     cursors: np.ndarray | None = None,
     skipped: np.ndarray | None = None,
 ) -> Batches:
-    """The endless, shuffled, mixed stream of `settings.train`.
+    """The endless stream of `settings.train`, in the order `settings.order`.
 
     Args:
         settings: `config.data`.
@@ -134,8 +135,15 @@ def train_batches(
         UserError: for a bad config or missing files; later, for too many bad examples.
     """
     records = pipeline.open_entries(settings.train, "config.data.train")
-    stream = pipeline.lay_out(pipeline.mixture(records, seed), layout, spec, settings.codes, seed)
-    shape = Shape(spec, settings.codes, batch_size, seed)
+    if settings.order == "shuffled":
+        elements, specs = pipeline.mixture(records, seed), None
+    elif spec.pack:
+        raise UserError(f"config.data.order: {settings.order!r} puts one example in a row, but the stage packs several")
+    else:
+        epochs = ClusteredEpochs(records, seed, batch_size, cluster=settings.order == "clustered")
+        elements, specs = grain.MapDataset.source(epochs), Buckets(epochs, spec)
+    stream = pipeline.lay_out(elements, layout, spec, settings.codes, seed)
+    shape = Shape(spec, settings.codes, batch_size, seed, specs)
     return _batches(stream, shape, settings, rows, cursors, skipped, None)
 
 

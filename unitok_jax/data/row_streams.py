@@ -7,6 +7,7 @@ rows of short examples draw more than their weight. A stream's whole state is it
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import grain
@@ -29,12 +30,15 @@ class Shape:
         codes: pictures of the code view come as codes.
         batch: rows of the global batch.
         seed: shifts the rows' turns; None reads in order, once (a finite set).
+        specs: the shape of a turn's rows where every turn reads one element a row, bad or not, and its batch is
+            exactly one block of the stream; None where rows walk on by themselves.
     """
 
     spec: RowSpec
     codes: bool
     batch: int
     seed: int | None
+    specs: Callable[[int], RowSpec] | None = None
 
 
 class RowStream:
@@ -49,6 +53,8 @@ class RowStream:
 
     def next_line(self) -> list[ExampleRow]:
         """The rows of the next line; empty at the end of a finite set, or when the stream is hopeless."""
+        if self._shape.specs is not None:
+            return self._one_element(self._shape.specs(self.cursor))
         line = packing.Line(self._shape.spec, self._shape.codes)
         while (row := self._waiting or self._read()) is not None:
             if not line.fits(row):
@@ -61,6 +67,21 @@ class RowStream:
                 break
         return line.rows
 
+    def _one_element(self, spec: RowSpec) -> list[ExampleRow]:
+        element = self._elements[self._index()]
+        if isinstance(element, ExampleRow) and len(element.tokens) > spec.length:
+            detail = f"{len(element.tokens)} positions, room for {spec.length} by the recorded lengths of its batch"
+            element = Skipped("longer than the row", detail)
+        self.cursor += 1
+        if isinstance(element, ExampleRow):
+            return [element]
+        self._skip(element)
+        return []
+
+    def _skip(self, element: Skipped) -> None:
+        self.skipped[REASONS.index(element.reason) if element.reason in REASONS else -1] += 1
+        self.bad.append(f"{element.reason}: {element.detail}")
+
     def _read(self) -> ExampleRow | None:
         first = self.cursor
         while (index := self._index()) < len(self._elements):
@@ -68,8 +89,7 @@ class RowStream:
             if not isinstance(element, Skipped):
                 return element
             self.cursor += 1
-            self.skipped[REASONS.index(element.reason) if element.reason in REASONS else -1] += 1
-            self.bad.append(f"{element.reason}: {element.detail}")
+            self._skip(element)
             if self._shape.seed is not None and self.cursor - first >= HOPELESS:
                 self.hopeless = True
                 return None
@@ -109,8 +129,9 @@ class RowStreamsIterator(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, Any]:
         shape = self._streams_of.shape
+        spec = shape.spec if shape.specs is None else shape.specs(self._streams[0].cursor)
         lines = [stream.next_line() for stream in self._streams]
-        batch = packing.pack(lines, shape.spec, shape.codes)
+        batch = packing.pack(lines, spec, shape.codes)
         bad = [text for stream in self._streams for text in stream.bad]
         for stream in self._streams:
             stream.bad.clear()

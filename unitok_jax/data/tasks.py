@@ -9,7 +9,8 @@ A record's fields, whatever its source:
 - ``prompt``, ``text``: plain text, with or without a request before it.
 - ``questions``, ``answers``: lists of the same length.
 - ``conversations``: ``[{"from": "human" | "gpt", "value": text}]``, with ``<image>`` where a picture stands;
-  pictures without any such mark stand in front of the first turn.
+  for each picture without any such mark the entry's first prompt (``<|image|>``, or with a space behind it) is put
+  in front of the first turn.
 - ``label``: a class; ``id``: the record's name in logs.
 
 Prompts are templates of which one is drawn; ``{caption}``, ``{instruction}`` and ``{question}`` are filled in.
@@ -69,7 +70,7 @@ def conversation(record: Record, prompts: Prompts, rng: np.random.Generator) -> 
     if images is not None:
         record = {**record, "images": images if isinstance(images, (list, tuple)) else [images]}
         if not any(IMAGE in turn.text for turn in turns):
-            turns = (Turn(turns[0].role, IMAGE * len(record["images"]) + turns[0].text), *turns[1:])
+            turns = (Turn(turns[0].role, prompts[0] * len(record["images"]) + turns[0].text), *turns[1:])
     if any(IMAGE in turn.text for turn in turns if turn.role == "assistant"):
         task = Task.GENERATION
     else:
@@ -98,7 +99,7 @@ TASKS: dict[str, tuple[Callable[[Record, Prompts, np.random.Generator], Example]
     "edit": (edit, ("{instruction}",)),
     "variation": (variation, ("Generate another image like this one.",)),
     "text": (text, ()),
-    "conversation": (conversation, ()),
+    "conversation": (conversation, (IMAGE,)),
     "question": (question, ("{question}",)),
     "image": (image, ()),
 }

@@ -82,8 +82,7 @@ class Pipeline:
         Raises:
             UserError: unless there are as many questions as images.
         """
-        if len(images) != len(questions):
-            raise UserError(f"{len(images)} images but {len(questions)} questions; give one question for each image")
+        _one_each(images, questions, "questions")
         template = self.settings.prompt("question")
         return self._about(images, [template.replace("{question}", q) for q in questions], feature_images)
 
@@ -94,6 +93,7 @@ class Pipeline:
         seeds: Sequence[int] | int = 0,
         guidance: float | None = None,
         temperature: float | None = None,
+        top_k: int | None = None,
         grid: tuple[int, int] | None = None,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Draws one image for each prompt.
@@ -101,7 +101,8 @@ class Pipeline:
         Args:
             prompts: what to draw; the settings' prompt for generation stands around it.
             seeds: one a prompt, or the first of consecutive ones.
-            guidance, temperature, grid: in the place of the settings' own; `grid` is (rows, columns) of codes.
+            guidance, temperature, top_k, grid: in the place of the settings' own; `temperature` and `top_k` are those
+                of the codes, `grid` is (rows, columns) of codes, which a model may not have learnt to draw.
 
         Raises:
             UserError: if an image was not finished within the settings' `max_steps`.
@@ -109,14 +110,37 @@ class Pipeline:
         template = self.settings.prompt("generate")
         turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
         examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
-        decoding = _override(self.settings.draw, guidance, temperature, grid)
-        answers = self.answer(examples, decoding, seeds)
-        unfinished = [example.id for example, answer in zip(examples, answers, strict=True) if not answer.images]
-        if unfinished:
-            raise UserError(
-                f"{unfinished[0]}: no whole image within max_steps={decoding.max_steps} of the decode; raise it"
-            )
-        return self.decode(np.stack([answer.images[0] for answer in answers]))
+        return self._draw(examples, _override(self.settings.draw, guidance, temperature, top_k, grid), seeds)
+
+    def edit(
+        self,
+        images: Images,
+        instructions: Sequence[str],
+        *,
+        seeds: Sequence[int] | int = 0,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """Draws each image anew as its instruction says; needs a model that was trained on edits.
+
+        Args:
+            images: uint8 [H, W, 3] each; the model sees all of their views.
+            instructions: one an image.
+            seeds, guidance, temperature, top_k, grid: see `generate`.
+
+        Raises:
+            UserError: unless there are as many instructions as images, or if an image was not finished.
+        """
+        _one_each(images, instructions, "instructions")
+        template = self.settings.prompt("edit")
+        asked = [template.replace("{instruction}", instruction) for instruction in instructions]
+        examples = [
+            Example(f"image {i}", (Turn("user", text if IMAGE in text else IMAGE + text),), (image,), Task.GENERATION)
+            for i, (image, text) in enumerate(zip(images, asked, strict=True))
+        ]
+        return self._draw(examples, _override(self.settings.draw, guidance, temperature, top_k, grid), seeds)
 
     def answer(
         self, examples: Sequence[Example], decoding: Decoding | None = None, seeds: Sequence[int] | int = 0
@@ -132,9 +156,10 @@ class Pipeline:
             yield ids[0]
 
     def encode(self, images: Images, *, codes_alone: bool = False) -> VisualTokens:
-        """Codes [N, 1, n] and features [N, 1, n, C] of images, each where the system has them, as numpy arrays.
+        """Codes [N, 1, n] and features [N, pictures, n, C] of images, each where the system has them, as numpy arrays.
 
-        With `codes_alone` the views that give features are not read.
+        Where images are seen as different numbers of pictures, features of black ones make up the difference. With
+        `codes_alone` the views that give features are not read.
         """
 
         def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
@@ -156,6 +181,17 @@ class Pipeline:
         tokens = self.encode(images, codes_alone=True)
         grid = tokens.grid or tokens.codes.shape[2:3]
         return self.decode(tokens.codes.reshape(len(images), *grid, *tokens.codes.shape[3:]))
+
+    def _draw(
+        self, examples: Sequence[Example], decoding: Decoding, seeds: Sequence[int] | int
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        answers = self.answer(examples, decoding, seeds)
+        unfinished = [example.id for example, answer in zip(examples, answers, strict=True) if not answer.images]
+        if unfinished:
+            raise UserError(
+                f"{unfinished[0]}: no whole image within max_steps={decoding.max_steps} of the decode; raise it"
+            )
+        return self.decode(np.stack([answer.images[0] for answer in answers]))
 
     def _about(self, images: Images, questions: Sequence[str], feature_images: Images | None) -> list[str]:
         examples = list(map(_question, range(len(images)), images, questions))
@@ -189,7 +225,7 @@ class Pipeline:
         """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
         seen = [self.system.views(image) for image in images]
         names = [name for name in seen[0] if not codes_alone or self._gives_codes(name, seen[0][name])]
-        return {name: np.stack([np.stack(views[name]) for views in seen]) for name in names}
+        return {name: np.stack(_equally_many([views[name] for views in seen])) for name in names}
 
     def _gives_codes(self, view: str, pictures: Sequence[np.ndarray]) -> bool:
         shape = (1, len(pictures), *pictures[0].shape)
@@ -213,6 +249,12 @@ class Pipeline:
         return results
 
 
+def _equally_many(pictures: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Black pictures behind those of an image that is seen as fewer than another one."""
+    most = max(map(len, pictures))
+    return [np.stack([*some, *[np.zeros_like(some[0])] * (most - len(some))]) for some in pictures]
+
+
 def _question(index: int, image: np.ndarray, question: str) -> Example:
     text = question if IMAGE in question else IMAGE + question
     return Example(f"image {index}", (Turn("user", text),), (image,), Task.UNDERSTANDING)
@@ -225,9 +267,19 @@ def _seeds(seeds: Sequence[int] | int, count: int) -> Sequence[int]:
     return seeds
 
 
+def _one_each(images: Images, texts: Sequence[str], what: str) -> None:
+    if len(images) != len(texts):
+        raise UserError(f"{len(images)} images but {len(texts)} {what}; give one for each image")
+
+
 def _override(
-    decoding: Decoding, guidance: float | None, temperature: float | None, grid: tuple[int, int] | None
+    decoding: Decoding,
+    guidance: float | None,
+    temperature: float | None,
+    top_k: int | None,
+    grid: tuple[int, int] | None,
 ) -> Decoding:
-    image = decoding.image if temperature is None else dataclasses.replace(decoding.image, temperature=temperature)
+    given = {"temperature": temperature, "top_k": top_k}
+    image = dataclasses.replace(decoding.image, **{name: value for name, value in given.items() if value is not None})
     guidance = decoding.guidance if guidance is None else guidance
     return dataclasses.replace(decoding, image=image, guidance=guidance, grid=grid or decoding.grid)

@@ -11,6 +11,8 @@ from unitok_jax.settings import near
 READ = Decoding(text=GREEDY, max_steps=512)
 DRAW = Decoding(text=Sampling(top_k=5), image=Sampling(top_k=4000), guidance=3.0, max_steps=1536)
 
+CHAT = Decoding(text=Sampling(top_k=5), image=Sampling(top_k=2000), max_steps=2048)
+
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSettings:
@@ -19,13 +21,16 @@ class InferenceSettings:
     Attributes:
         read: the decode that answers about pictures.
         draw: the decode that draws pictures; the defaults are the released UniToken's.
-        prompts: by task (``caption``, ``question``, ``generate``) the prompt around what the caller says, with
-            ``{question}`` and ``{caption}``; a task that is not named takes the first of `data.tasks.TASKS`.
+        chat: the decode of conversations, which may write, draw, or both in one answer.
+        prompts: by task (``caption``, ``question``, ``generate``, ``edit``) the prompt around what the caller says,
+            with ``{question}``, ``{caption}`` and ``{instruction}``; a task that is not named takes the first of
+            `data.tasks.TASKS`.
         batch_size: samples decoded at once.
     """
 
     read: Decoding = READ
     draw: Decoding = DRAW
+    chat: Decoding = CHAT
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     batch_size: int = 32
 

@@ -3,29 +3,28 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import unitoken_lm
 
 from unitok_jax.data.example import Task
-from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.data.rows import ExampleRow
 from unitok_jax.inference.decode import decode, written
 from unitok_jax.inference.prompts import prompt_batch
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.systems.pixels import float_pixels
-from unitok_jax.systems.unitoken.images import siglip_view
+from unitok_jax.systems.unitoken import layout
 
 IDS = unitoken_lm.IDS
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}  # the README's
 
 
 def check(case):
-    if case.config["anyres"]:
-        pytest.skip("the AnyRes variant is not built yet")
     system, params = unitoken_lm.load(case)
-    row = _row(case.input("prompt"), case.input("image_uint8"), system.config)
+    assert bool(system.config.canvases) == case.config["anyres"]
+    row = _row(case.input("prompt"), case.input("image_uint8"), system)
     batch = float_pixels(prompt_batch([row]))
-    case.compare("pixel_values", np.moveaxis(batch["pixels"]["siglip"][0], -1, 1), **TOLERANCE)
-    case.compare("vit_last_hidden_state", system.apply(params, "vit", batch["pixels"]["siglip"][0])[0], **TOLERANCE)
+    pictures = batch["pixels"]["siglip"][0][: len(row.views["siglip"])]
+    case.compare("pixel_values", np.moveaxis(pictures, -1, 1), **TOLERANCE)
+    case.compare("vit_last_hidden_state", system.apply(params, "vit", pictures)[0], **TOLERANCE)
     embeds = system.embed(params, batch)[:, : len(row.tokens)]
     case.compare("inputs_embeds", embeds, **TOLERANCE)
 
@@ -36,17 +35,16 @@ def check(case):
     _compare_logits(case, system, params, embeds)
 
 
-def _row(prompt, image, config):
+def _row(prompt, image, system):
     """The prompt, its codes given as ids, with SEP and features in front of EOI."""
-    count = config.vit.grid**2
     end = int(np.argmax(prompt == IDS.eoi))
-    tokens = np.concatenate([prompt[:end], [IDS.sep], np.zeros(count), prompt[end:]]).astype(np.int32)
-    modality, slots = np.zeros_like(tokens), np.zeros_like(tokens)
-    modality[end + 1 : end + 1 + count] = Modality.FEATURE
-    slots[end + 1 : end + 1 + count] = np.arange(count)
-    views = {"siglip": [siglip_view(image, config.vit.image_size)]}
+    zeros = np.zeros_like(prompt)
+    features = layout.feature_part(system.config.shape.order(image), IDS)
+    parts = zip((prompt[:end], zeros[:end], zeros[:end]), features, (prompt, zeros, zeros), strict=True)
+    tokens, modality, slots = (np.concatenate([before, part, after[end + 1 :]]) for before, part, after in parts)
+    views = {"siglip": system.feature_views(image)}
     weights = np.zeros(len(tokens), np.float32)
-    return ExampleRow(tokens, tokens, weights, modality, slots, Task.UNDERSTANDING, views)
+    return ExampleRow(tokens.astype(np.int32), tokens, weights, modality, slots, Task.UNDERSTANDING, views)
 
 
 def _compare_logits(case, system, params, embeds):

@@ -43,11 +43,15 @@ class Grammar:
         """The two ids that say how high and wide an image is.
 
         Raises:
-            UserError: for a grid that is not two even positive numbers.
+            UserError: for a grid that is not two even positive numbers, or larger than the vocabulary can say.
         """
         rows, columns = decoding.grid or self.grid
         if rows < 2 or columns < 2 or rows % 2 or columns % 2:
             raise UserError(f"grid {rows}x{columns}: rows and columns of codes must be even and at least 2")
+        if max(rows, columns) // 2 >= self.ids.grids:
+            raise UserError(
+                f"grid {rows}x{columns}: the vocabulary can say at most {2 * self.ids.grids - 2} codes a side"
+            )
         return self.ids.grid + rows // 2, self.ids.grid + columns // 2
 
 

@@ -1,6 +1,7 @@
 """UniToken's rows: a conversation with images becomes ids, targets and slots.
 
-An image reads ``BOI h w {codes, newline a row} SEP {features} EOI``; every turn ends with an end-of-turn id
+An image reads ``BOI h w {codes, newline a row} SEP {features} EOI``; every turn ends with an end-of-turn id. Under
+AnyRes the features are those of an overview and of tiles, and a newline id ends each row of the tiles' features
 (UniToken specification, section 8; the released item processor and ``ChameleonXLLMXForConditionalGeneration``).
 """
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from unitok_jax.data.example import IMAGE, BadExample, Example, Turn
 from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.errors import UserError
+from unitok_jax.systems.unitoken.anyres import ROW_END, AnyRes
 from unitok_jax.systems.unitoken.vocabulary import TokenIds, Vocabulary
 
 IGNORE = -100  # a label that is not learnt
@@ -18,11 +21,38 @@ IGNORE = -100  # a label that is not learnt
 
 @dataclasses.dataclass(frozen=True)
 class ImageShape:
-    """How an image stands in a row: `rows` x `columns` codes and `features` continuous positions."""
+    """How an image stands in a row.
+
+    Attributes:
+        rows, columns: of its codes.
+        features: that one picture of the tower gives.
+        anyres: how an image becomes several pictures; None in the base variant, where it is one.
+    """
 
     rows: int
     columns: int
     features: int
+    anyres: AnyRes | None = None
+
+    @property
+    def most_features(self) -> int:
+        """The most positions that the features (and row ends) of one image take."""
+        return self.anyres.most_features if self.anyres else self.features
+
+    @property
+    def most_pictures(self) -> int:
+        """The most pictures that the tower sees of one image."""
+        return self.anyres.most_pictures if self.anyres else 1
+
+    def order(self, image: np.ndarray) -> np.ndarray:
+        """Features of an image in reading order, int32 [n], counted from its first picture; `ROW_END` between."""
+        if self.anyres is None:
+            return np.arange(self.features, dtype=np.int32)
+        return self.anyres.order(image.shape[1], image.shape[0])
+
+    def outputs(self, image: np.ndarray) -> int:
+        """Features of all pictures of an image, read or not."""
+        return self.features * (self.anyres.count(image.shape[1], image.shape[0]) if self.anyres else 1)
 
 
 @dataclasses.dataclass
@@ -53,14 +83,27 @@ def conversation(example: Example, vocabulary: Vocabulary, shape: ImageShape, an
     return _row(example, list(_pieces(example, vocabulary, shape, answer_features)))
 
 
-def prompt(example: Example, vocabulary: Vocabulary, shape: ImageShape, draw: bool) -> ExampleRow:
+def prompt(example: Example, vocabulary: Vocabulary, shape: ImageShape, draw: bool, context: int) -> ExampleRow:
     """Lays out an example up to where the model writes: after the last user turn.
 
-    With `draw` the fixed prefix of an image answer follows, ending in BOI, as in the released text-to-image path.
+    Args:
+        example: see `conversation`.
+        vocabulary: of text and specials.
+        shape: how each image stands in the row.
+        draw: the fixed prefix of an image answer follows, ending in BOI, as in the released text-to-image path.
+        context: the most ids that the model takes; what SEP and features add is not counted.
+
+    Raises:
+        UserError: for more ids than that.
+        BadExample: when symbols and images do not match.
     """
     pieces = list(_pieces(example, vocabulary, shape, answer_features=True))
     if draw:
         pieces.append(_text([*vocabulary.ids.image_prefix, vocabulary.ids.boi], learn=False))
+    added = sum(1 + len(run) for run in _feature_runs(example, shape, answer_features=True).values())
+    ids = sum(len(piece.ids) for piece in pieces) - added
+    if ids > context:
+        raise UserError(f"{example.id}: the prompt has {ids} ids, the model's context is {context}: shorten it")
     return _row(example, pieces)
 
 
@@ -78,7 +121,7 @@ def featured(example: Example, answer_features: bool) -> list[int]:
 def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_features: bool) -> Iterator[_Piece]:
     ids = vocabulary.ids
     images = iter(range(_placed(example)))
-    views = {image: view for view, image in enumerate(featured(example, answer_features))}
+    runs = _feature_runs(example, shape, answer_features)
     yield _text([ids.bos], learn=False)
     for turn in _with_symbols(example):
         learn = turn.role == "assistant"
@@ -90,8 +133,30 @@ def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_
                 yield _text(list(ids.image_prefix), learn)  # what `prompt` puts before an image that is to be drawn
             if i + 1 < len(segments):
                 image = next(images)
-                yield _image(image, views.get(image), ids, shape, learn)
+                yield _image(image, runs.get(image), ids, shape, learn)
         yield _text([ids.end_of_turn], learn)
+
+
+def _feature_runs(example: Example, shape: ImageShape, answer_features: bool) -> dict[int, np.ndarray]:
+    """For each image whose features stand in the row, their slots in reading order, `ROW_END` between."""
+    runs, before = {}, 0
+    for index in featured(example, answer_features):
+        image = picture(example, index)
+        order = shape.order(image)
+        runs[index] = np.where(order == ROW_END, ROW_END, order + before)
+        before += shape.outputs(image)
+    return runs
+
+
+def picture(example: Example, index: int) -> np.ndarray:
+    """An image of which features are wanted.
+
+    Raises:
+        BadExample: if there are only its codes.
+    """
+    if index >= len(example.images):
+        raise BadExample("image missing", f"{example.id}: features need the picture, not its codes alone")
+    return example.images[index]
 
 
 def _placed(example: Example) -> int:
@@ -117,22 +182,21 @@ def _text(ids: list[int], learn: bool) -> _Piece:
     return _Piece(values, values if learn else np.full_like(values, IGNORE), zeros, zeros)
 
 
-def _image(index: int, view: int | None, ids: TokenIds, shape: ImageShape, learn: bool) -> _Piece:
-    """Image `index` of the row; its features are those of picture `view`, or left out where that is None.
+def _image(index: int, run: np.ndarray | None, ids: TokenIds, shape: ImageShape, learn: bool) -> _Piece:
+    """Image `index` of the row; its features are those of the slots `run`, or left out where that is None.
 
     The codes' ids are left at the offset, to be written where the codes are known.
     """
-    codes = _code_part(index, ids, shape)
-    values, modality, slots = (
-        np.concatenate(parts) for parts in zip(codes, _feature_part(view, ids, shape), strict=True)
-    )
-    labels = np.where((modality != Modality.FEATURE) & learn, values, IGNORE)
-    if view is not None:
+    codes = code_part(index, ids, shape)
+    values, modality, slots = (np.concatenate(parts) for parts in zip(codes, feature_part(run, ids), strict=True))
+    labels = np.where((np.arange(len(values)) < len(codes[0])) & learn, values, IGNORE)
+    labels[-1] = ids.eoi if learn else IGNORE
+    if run is not None:
         labels[len(codes[0])] = ids.sep  # learnt even where the image belongs to the question, as released
     return _Piece(values, labels, modality, slots)
 
 
-def _code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
+def code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
     """(ids, modality, slots) of ``BOI h w {codes, newline a row}``."""
     head = [ids.boi, ids.grid + shape.rows // 2, ids.grid + shape.columns // 2]
     code = np.ones((shape.rows, shape.columns + 1), bool)
@@ -146,14 +210,19 @@ def _code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray
     return values, modality, slots
 
 
-def _feature_part(view: int | None, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
-    """(ids, modality, slots) of ``SEP {features} EOI``, or of a lone EOI."""
-    if view is None:
+def feature_part(run: np.ndarray | None, ids: TokenIds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, modality, slots) of ``SEP {features, newline a row} EOI``, or of a lone EOI.
+
+    Args:
+        run: slots of the features in reading order, `ROW_END` where a row ends; None leaves them out.
+        ids: the ids with a meaning.
+    """
+    if run is None:
         return np.array([ids.eoi], np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
-    values = np.array([ids.sep, *[ids.bos] * shape.features, ids.eoi], np.int32)
+    values = np.array([ids.sep, *np.where(run == ROW_END, ids.newline, ids.bos), ids.eoi], np.int32)
     modality, slots = np.zeros_like(values), np.zeros_like(values)
-    modality[1:-1] = Modality.FEATURE
-    slots[1:-1] = view * shape.features + np.arange(shape.features)
+    modality[1:-1] = np.where(run == ROW_END, Modality.TEXT, Modality.FEATURE)
+    slots[1:-1] = np.where(run == ROW_END, 0, run)
     return values, modality, slots
 
 

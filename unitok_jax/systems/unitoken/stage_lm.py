@@ -16,13 +16,16 @@ from jaxtyping import Array, Bool
 
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.errors import UserError
 from unitok_jax.losses.vocabulary import LossSums, sum_by_group, vocabulary_loss
-from unitok_jax.settings import from_config
+from unitok_jax.settings import from_config, near
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.unitoken import layout
-from unitok_jax.systems.unitoken.images import siglip_view, vqgan_view
+from unitok_jax.systems.unitoken.images import Draws, vqgan_view
+from unitok_jax.systems.unitoken.vocabulary import TokenIds
 
+TARGETS = ("released", "paper")
 _TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
 
 
@@ -32,11 +35,14 @@ class LMOptions:
 
     Attributes:
         row_length: positions of a packed row.
+        row_lengths: shorter lengths that a batch may have instead, where `config.data.order` is ``clustered``.
         pack: several examples a row; otherwise one, as released.
         images: images that a row has room for.
-        pictures: tower pictures that a row has room for; 0 is as many as images.
+        pictures: tower pictures that a row has room for; 0 is as many as its images may need.
         trains: regexes of the trained parameters. Released: tower and adapter in stage I, the LM too in
             stage II; the tower's embeddings never, its pooling head has no gradient.
+        targets: what is learnt. ``released``: whole answers, and the SEP of every image. ``paper``: the codes alone
+            of an image that is drawn, the answer alone to a question.
         z_loss: weight of the mean squared logsumexp.
         answer_features: images in answers carry SEP and features behind their codes, as released.
         code_dropout, feature_dropout: the rates at which single codes are blanked and single features zeroed
@@ -46,15 +52,21 @@ class LMOptions:
     """
 
     row_length: int = 4096
+    row_lengths: tuple[int, ...] = ()
     pack: bool = False
     images: int = 1
     pictures: int = 0
     trains: tuple[str, ...] = ("^vit/(?!embeddings/|head/)", "^adapter/", "^lm/")
+    targets: str = "released"
     z_loss: float = 1e-5
     answer_features: bool = True
     code_dropout: float = 0.0
     feature_dropout: float = 0.0
     condition_dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.targets not in TARGETS:
+            raise UserError(f"config.stage_options.targets: no targets {self.targets!r}.{near(self.targets, TARGETS)}")
 
 
 def build(system: Any, values: Mapping[str, Any]) -> Stage:
@@ -73,9 +85,18 @@ def _spec(config: Any, options: LMOptions) -> RowSpec:
     side, shape, vit = config.image_size, config.shape, config.vit.image_size
     views = {
         "vqgan": View(options.images, side, side, shape.rows * shape.columns, Modality.CODE),
-        "siglip": View(options.pictures or options.images, vit, vit, shape.features, Modality.FEATURE),
+        "siglip": View(
+            options.pictures or options.images * shape.most_pictures, vit, vit, shape.features, Modality.FEATURE
+        ),
     }
-    return RowSpec(options.row_length, views, code_view="vqgan", pack=options.pack)
+    return RowSpec(
+        options.row_length,
+        views,
+        code_view="vqgan",
+        pack=options.pack,
+        lengths=options.row_lengths,
+        added=options.images * (1 + shape.most_features),
+    )
 
 
 def _init(system: Any, key: jax.Array) -> tuple[Params, State]:
@@ -87,7 +108,19 @@ def _layout(system: Any, options: LMOptions, example: Example, rng: np.random.Ge
         row = unconditional_row(system, example, options)
     else:
         row = layout.conversation(example, system.vocabulary, system.config.shape, options.answer_features)
+    if options.targets == "paper":
+        row = _as_in_the_paper(row, system.vocabulary.ids)
     return place_images(system, example, row, options.answer_features, rng)
+
+
+def _as_in_the_paper(row: ExampleRow, ids: TokenIds) -> ExampleRow:
+    """Learns less of a row: the paper's section 3.3 names codes and answer texts alone."""
+    if row.task == Task.GENERATION:
+        kept = np.append(row.modality[1:] == Modality.CODE, False)
+    else:
+        kept = row.targets != ids.sep
+    weights = np.where(kept, row.loss_weights, 0).astype(np.float32)
+    return dataclasses.replace(row, loss_weights=weights, targets=np.where(weights > 0, row.targets, 0))
 
 
 def unconditional_row(system: Any, example: Example, options: LMOptions) -> ExampleRow:
@@ -98,13 +131,11 @@ def unconditional_row(system: Any, example: Example, options: LMOptions) -> Exam
     return dataclasses.replace(row, **fields)
 
 
-def place_images(
-    system: Any, example: Example, row: ExampleRow, answer_features: bool, rng: np.random.Generator | None
-) -> ExampleRow:
+def place_images(system: Any, example: Example, row: ExampleRow, answer_features: bool, rng: Draws) -> ExampleRow:
     """Adds the pictures that a row's slots point at: tower views, and the VQGAN's crops or precomputed codes."""
     config = system.config
     shown = layout.featured(example, answer_features)
-    views = {"siglip": [siglip_view(example.images[i], config.vit.image_size) for i in shown]}
+    views = {"siglip": [view for i in shown for view in system.feature_views(layout.picture(example, i))]}
     if example.codes is not None:
         codes = np.stack([np.ravel(c) for c in example.codes]).astype(np.int32) if example.codes else None
         return dataclasses.replace(row, views=views, codes=codes)

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import decoder_lm, siglip, siglip_text, taming_vae
 from unitok_jax.backbones.kv_cache import KVCache
-from unitok_jax.data.example import Example, Task
+from unitok_jax.data.example import BadExample, Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import vq_stage
@@ -128,9 +129,14 @@ class UniToken:
     def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
         side = self.config.image_size
         return {
-            "vqgan": [vqgan_view(image, side, side, rng)],
-            "siglip": [siglip_view(image, self.config.vit.image_size)],
+            "vqgan": [vqgan_view(image, side, side, rng or self.config.prompt_draws())],
+            "siglip": self.feature_views(image),
         }
+
+    def feature_views(self, image: np.ndarray) -> list[np.ndarray]:
+        """What the tower sees of a uint8 image [H, W, 3]: one picture, or under AnyRes an overview and its tiles."""
+        anyres = self.config.anyres
+        return anyres.pictures(image) if anyres else [siglip_view(image, self.config.vit.image_size)]
 
     def pooled(self, params: Params, pictures: Float[Array, "batch H W 3"]) -> Features:
         """What the tower's pooling head says of pictures, [batch, C]."""
@@ -144,8 +150,11 @@ class UniToken:
 
     def prompt(self, example: Example) -> ExampleRow:
         draw = example.task == Task.GENERATION
-        row = layout.prompt(example, self.vocabulary, self.config.shape, draw)
-        return stage_lm.place_images(self, example, row, answer_features=True, rng=None)
+        try:
+            row = layout.prompt(example, self.vocabulary, self.config.shape, draw, self.config.context)
+            return stage_lm.place_images(self, example, row, answer_features=True, rng=self.config.prompt_draws())
+        except BadExample as error:
+            raise UserError(str(error)) from error
 
     def unconditional(self, example: Example) -> ExampleRow:
         return layout.image_start(self.vocabulary.ids, example)

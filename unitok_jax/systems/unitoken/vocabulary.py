@@ -7,6 +7,7 @@ by its string, so that a small vocabulary with the same strings works the same w
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import string
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +40,7 @@ class TokenIds:
         boi, eoi, sep: begin of image, end of image, the separator between codes and features.
         end_of_turn: ends every question and every answer; stops decoding.
         newline: ends each row of codes (and each row of an AnyRes feature grid).
-        grid: ``grid + k`` says k grid units (of two latents each) high or wide.
+        grid: ``grid + k`` says k grid units (of two latents each) high or wide, 0 <= k < `grids`.
         code_offset, codes: image code c has id ``code_offset + c``, c < `codes`.
         image_prefix: what stands before BOI in an answer that is an image (a lone space).
         image: stands for a finished image in decoded text; lies outside the embedding table.
@@ -53,6 +54,7 @@ class TokenIds:
     end_of_turn: int = 8710
     newline: int = 8803
     grid: int = 8804
+    grids: int = 256
     code_offset: int = 4
     codes: int = 8192
     image_prefix: tuple[int, ...] = (16853,)
@@ -81,6 +83,10 @@ def code_name(code: int) -> str:
     return "IMGIMG" + "".join(string.ascii_uppercase[int(digit)] for digit in str(code)) + "Z"
 
 
+def _grid_name(units: int) -> str:
+    return f"<reserved{8800 + units:05d}>"
+
+
 @functools.lru_cache(maxsize=8)
 def load(path: str | None = None) -> Vocabulary:
     """Reads a tokenizer JSON (``text_tokenizer.json``, ``tokenizer.json``); None is the small bundled one.
@@ -101,6 +107,7 @@ def load(path: str | None = None) -> Vocabulary:
     ids = TokenIds(
         **{field: vocab[name] for field, name in _NAMES.items()},
         **_code_ids(vocab, str(file)),
+        grids=next(k for k in itertools.count() if vocab.get(_grid_name(k)) != vocab[_grid_name(0)] + k),
         image_prefix=tuple(encode(" ")),
         image=size,
     )
@@ -132,7 +139,7 @@ def build(texts: Iterable[str], codes: int, grid_units: int, merges: int) -> Tok
     """
     specials = ["<s>", "<pad>", "</s>", "<unk>", *map(code_name, range(codes))]
     specials += ["<eoss>", "<racm3:break>", "<sentinel:0>", "<reserved08706>", "<reserved08799>"]
-    specials += [f"<reserved{8800 + k:05d}>" for k in range(grid_units + 1)]
+    specials += [_grid_name(k) for k in range(grid_units + 1)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,0 +1,77 @@
+"""UniToken-AnyRes from a recipe to answers and pictures, through the command line, at tiny size."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from unitoken_tiny import train
+
+from unitok_jax import cli
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["anyres_stage2", "base_stage2"])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    train(folder, request.param)
+    return folder
+
+
+def run(capsys, trained, command, *argv):
+    code = cli.main([command, "--workdir", str(trained / "run"), *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_pictures_of_all_shapes_are_captioned_in_one_batch(trained, capsys):
+    pictures = [trained / f"{i}.png" for i in range(3)]
+    code, together, _ = run(capsys, trained, "caption", *pictures)
+    assert code == 0 and [line.split("\t")[0] for line in together.splitlines()] == list(map(str, pictures))
+    _, alone, _ = run(capsys, trained, "caption", pictures[1])
+    assert alone in together
+    assert run(capsys, trained, "ask", "--question", "which?", pictures[0])[0] == 0
+
+
+def test_pictures_are_drawn_from_words_and_from_pictures(trained, capsys):
+    def draw(name, *argv):
+        code, out, _ = run(capsys, trained, "generate", "a red seven", "--out", trained / name, *argv)
+        assert code == 0
+        (path,) = out.splitlines()
+        return np.asarray(Image.open(path))
+
+    first = draw("a", "--guidance", "3", "--top-k", "50")
+    assert first.shape == (16, 16, 3)
+    assert (first == draw("b", "--guidance", "3", "--top-k", "50")).all()
+    assert (first != draw("c", "--guidance", "3", "--top-k", "50", "--seed", "1")).any()
+    assert draw("d", "--grid", "2x6").shape == (8, 24, 3)
+    assert draw("e", "--image", trained / "0.png").shape == (16, 16, 3)
+
+
+def test_a_conversation_goes_on_over_several_turns(trained, capsys, monkeypatch):
+    lines = ["what is it?", f"/image {trained / '1.png'}", "and this?", "/draw a blue two", "what did you draw?", ""]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    code, out, err = run(capsys, trained, "chat", trained / "0.png", "--out", trained / "chat", "--guidance", "2")
+    assert code == 0, err
+    drawn = [line for line in out.splitlines() if line.endswith("0003-0.png")]
+    assert len(drawn) == 1 and np.asarray(Image.open(drawn[0])).shape == (16, 16, 3)
+
+
+def test_what_cannot_be_is_told_in_one_line(trained, capsys, monkeypatch):
+    broken = trained / "broken.png"
+    broken.write_bytes((trained / "0.png").read_bytes()[:200])
+    wrong = [
+        (("caption", broken), "image cannot be decoded"),
+        (("generate", "word " * 5000), "the model's context is 4096"),
+        (("generate", "x", "--grid", "3x4"), "must be even"),
+        (("generate", "x", "--grid", "4by4"), "--grid: expected ROWSxCOLUMNS"),
+        (("generate", "x", "--image", broken), "image cannot be decoded"),
+    ]
+    for argv, message in wrong:
+        code, _, err = run(capsys, trained, *argv)
+        assert code == 2 and message in err and err.count("\n") == 1, err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/show me\n"))
+    code, _, err = run(capsys, trained, "chat")
+    assert code == 2 and "/show: no such command of a chat" in err

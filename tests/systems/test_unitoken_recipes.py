@@ -1,0 +1,122 @@
+"""UniToken's recipes: whole at full size without allocating it, and trained for two steps on local files when tiny."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from unitoken_tiny import train
+
+from unitok_jax.config import load_config
+from unitok_jax.errors import UserError
+from unitok_jax.systems import base
+from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
+from unitok_jax.systems.unitoken.vocabulary import code_name
+from unitok_jax.training.config import read_config
+from unitok_jax.training.setup import prepare
+from unitok_jax.weights.transfer import flat
+
+FOLDER = Path(__file__).parents[2] / "configs" / "unitoken"
+RECIPES = [f"{variant}_{stage}" for variant in ("base", "anyres") for stage in ("stage1", "stage2")]
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A tokenizer file with the ids of the released one, and no text but single characters."""
+    names = {0: "<s>", 1: "<pad>", 2: "</s>", 3: "<unk>", 8196: "<eoss>", 8197: "<racm3:break>", 8198: "<sentinel:0>"}
+    names |= {4 + code: code_name(code) for code in range(8192)}
+    names |= {i: f"<reserved{i - 4:05d}>" for i in range(8710, 8904)}
+    names |= {16853: " "}
+    vocab = {names.get(i, f"word{i}"): i for i in range(65536)}
+    folder = tmp_path_factory.mktemp("ckpts")
+    path = folder / "chameleon" / "tokenizer" / "text_tokenizer.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}})
+    )
+    return folder
+
+
+def recipe(name: str, *words: str):
+    return load_config(f"{FOLDER / name}.py:{','.join(words)}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("base_stage2", "anyres_stage1") else [])
+        for name in RECIPES
+    ],
+)
+def test_a_recipe_is_whole_at_full_size(name, released):
+    config, _ = read_config(recipe(name, f"weights={released}"))
+    setup = prepare(config)
+    params = setup.abstract.params
+    sizes = {part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params[part])) for part in params}
+    assert sizes["lm"] + sizes["vit"] + sizes["adapter"] == pytest.approx(7.463e9, rel=1e-3)
+    members = setup.optimizers["lm"].members
+    assert any(path.startswith("lm/") for path in members) == name.endswith("2")
+    assert not any(part in path for path in members for part in ("vit/embeddings/", "vit/head/", "vqgan/"))
+    moments = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.abstract.opt_state["lm"]))
+    trained = sum(math.prod(leaf.shape) for path, leaf in flat(params).items() if path in members)
+    assert moments == 2 * trained + 1
+    kinds = {leaf.dtype.name for leaf in jax.tree.leaves(params["lm"])}
+    assert kinds == {"float32" if name.endswith("2") else "bfloat16"}
+    vocabulary = setup.system.vocabulary.ids
+    assert (vocabulary.boi, vocabulary.sep, vocabulary.newline, vocabulary.grid) == (8197, 8198, 8803, 8804)
+    assert vocabulary.image_prefix == (16853,)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_released_numbers(name):
+    config = recipe(name)
+    first = name.endswith("1")
+    optimizer = config.optimizer
+    assert (optimizer.lr, optimizer.groups[0]["lr_scale"]) == ((1e-3, 1e-2) if first else (1e-5, 1.0))
+    assert optimizer.decay_all and optimizer.weight_decay == 0.1 and optimizer.clip == 4.0
+    assert config.steps == (19648 if first else 141373)
+    assert optimizer.schedule.warmup == pytest.approx(0.01 * config.steps)
+    assert tuple(config.model.canvases) == (RELEASED_CANVASES if name.startswith("anyres") else ())
+    assert config.data.batch_size == 128 and config.stage_options.z_loss == 1e-5 and config.model.lm.dropout == 0.05
+
+
+def test_words_change_what_they_say(released):
+    paper = recipe("base_stage2", "paper")
+    assert paper.steps == 156250 and paper.inference.draw.guidance == 5.5
+    drawn = [entry["weight"] for entry in paper.data.train if entry["task"] == "generate"]
+    assert sum(drawn) == 10_000_000 and sum(e["weight"] for e in paper.data.train) == pytest.approx(20_000_000)
+    for words in (("paper",), ("packed",), ("bucketed",)):
+        for name in ("base_stage2", "anyres_stage2"):
+            config, _ = read_config(recipe(name, *words, f"weights={released}"))
+            stage = base.build_stage(base.build("unitoken", config.model), config.stage, config.stage_options)
+            assert stage.spec.length % 128 == 0 and all(length % 128 == 0 for length in stage.spec.lengths)
+            assert stage.spec.pack == (words == ("packed",)) and bool(stage.spec.lengths) == (words == ("bucketed",))
+            assert all(length > stage.spec.added + 1060 for length in stage.spec.lengths)
+            assert stage.spec.length >= stage.spec.added // stage.spec.views["vqgan"].images + 4096
+            config.data_settings  # noqa: B018  its keys are read
+    with pytest.raises(UserError, match="no such word 'packd'"):
+        recipe("base_stage1", "packd")
+    with pytest.raises(UserError, match="exclude each other"):
+        recipe("base_stage1", "packed", "bucketed")
+
+
+def _check_trained(rows: list[dict]) -> None:
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["loss/lm"]) and row["skipped/lm"] == 0 for row in rows)
+    assert not any(row["bad_examples"] for row in rows)
+
+
+def test_a_tiny_recipe_trains(tmp_path):
+    _, rows = train(tmp_path, "anyres_stage2")
+    _check_trained(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [(), ("paper",), ("packed",), ("bucketed",)], ids=lambda words: "".join(words) or "released"
+)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_tiny_recipe_trains(name, words, tmp_path):
+    _check_trained(train(tmp_path, name, *words)[1])

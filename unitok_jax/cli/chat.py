@@ -1,0 +1,60 @@
+"""`unitok chat`: a conversation over standard input and output."""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.use import read_pictures, save_pictures
+from unitok_jax.errors import UserError
+from unitok_jax.inference.chat import Chat
+
+HOW = """\
+One message a line. /image FILE... shows pictures with the next message, /draw MESSAGE asks for a picture. An empty
+line, or the end of the input, ends the conversation."""
+
+
+def chat(args: argparse.Namespace) -> None:
+    """Answers each line that is read; pictures that are drawn go into the folder `out`, their paths are printed."""
+    waiting = read_pictures(args.images)
+    pipeline, config = load_pipeline(args.workdir)
+    decoding = pipeline.settings.chat
+    if args.guidance is not None:
+        decoding = dataclasses.replace(decoding, guidance=args.guidance)
+    talk, asks = Chat(pipeline, decoding, args.seed), sys.stdin.isatty()
+    if asks:
+        print(HOW, file=sys.stderr)
+    with using(pipeline, config):
+        for number, line in enumerate(_lines(asks), start=1):
+            command, _, rest = line.partition(" ")
+            if command == "/image":
+                waiting += read_pictures(shlex.split(rest))
+                continue
+            if command.startswith("/") and command != "/draw":
+                raise UserError(f"{command}: no such command of a chat; there are /image FILE... and /draw MESSAGE")
+            draw = command == "/draw"
+            reply = talk.say(rest if draw else line, waiting, draw=draw)
+            waiting = []
+            _tell(reply.text, reply.images, args.out, number)
+
+
+def _lines(asks: bool) -> Iterator[str]:
+    """Messages until the first empty line."""
+    while True:
+        if asks:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _tell(text: str, images: list[np.ndarray], folder: str, number: int) -> None:
+    if text:
+        print(text)
+    save_pictures(folder, [f"{number:04d}-{i}" for i in range(len(images))], images)
+    sys.stdout.flush()
