@@ -88,7 +88,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the recipe's)")
     parser.add_argument("--temperature", type=float, help="of the picture's codes (default: the recipe's)")
     parser.add_argument("--system", help="refuse a workdir of another system")
-    parser.add_argument("--detokenizer", help="what draws from the codes, where a model has several, such as ar or sana")
+    parser.add_argument("--detokenizer", help="what draws, where a model has several: ar, sana")
     parser.add_argument("--resolution", type=int, help="side of the pictures, where a model has several")
     _out(parser, "generated")
 
