@@ -4,17 +4,23 @@ import copy
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `configs`
 
 from configs.demo import common
 from configs.unitoken import vqgan
+from unitok_jax.backbones.lpips import init_lpips
+from unitok_jax.backbones.lpips_rules import heads_table, vgg16_table
 from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config
 from unitok_jax.systems.vq_stage import VQOptions
 from unitok_jax.training.config import read_config
 from unitok_jax.training.setup import prepare
+from unitok_jax.weights.safetensors_files import save_file
+from unitok_jax.weights.transfer import export_tree
 
 WIDTHS = [4, 4, 4, 4, 4]
 ADVERSARY = {"discriminator": {"width": 8, "layers": 1}, "start": 4, "lecam": 0.1}
@@ -83,3 +89,17 @@ def test_mistakes_in_the_adversary_are_named():
         made(recipe(adversary={"loss": "hing"}))
     with pytest.raises(UserError, match=where + r"\.discriminator\.kind: expected 'patch' or .*, got 'vit'"):
         made(recipe(adversary={"discriminator": {"kind": "vit"}}))
+
+
+def test_published_networks_are_read_from_their_files(tmp_path):
+    """LPIPS's network and its heads come from two files of upstream's names; what is not there is told."""
+    params = init_lpips(jax.random.key(5), tuple(WIDTHS))
+    for part, table in (("vgg", vgg16_table()), ("lpips", heads_table())):
+        save_file(export_tree(table, {part: params[part]}), tmp_path / f"{part}.safetensors")
+    files = {part: str(tmp_path / f"{part}.safetensors") for part in ("vgg", "lpips")}
+    state = made(recipe(), init_from=files, fresh=["vqgan", "discriminator"]).first_state()
+    for part in ("vgg", "lpips"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[part], params[part])
+    files["vgg"] = files["lpips"]
+    with pytest.raises(UserError, match=r"lpips\.safetensors: net\.slice1\.0\.weight .*: missing in the checkpoint"):
+        made(recipe(), init_from=files, fresh=["vqgan", "discriminator"]).first_state()
