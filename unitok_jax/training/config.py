@@ -40,7 +40,8 @@ class TrainConfig:
         ema: moving average, or None.
         compute_dtype: of frozen parameters.
         max_nonfinite: stop once so many steps in a row were skipped.
-        init_from: part -> workdir, step directory or exported folder to load it from, or a published file.
+        init_from: part -> workdir, step directory or exported folder to load it from, or a published file; with ``#``
+            and another part's name behind it, from that part (a frozen teacher from ``runs/tower#vit``).
         fresh: parts that start random; every part is named here or in `init_from`.
         mesh: devices along each axis.
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; the last two may be 0, never.

@@ -73,7 +73,9 @@ class Setup:
         sources = self.config.init_from
         _check_parts(list(self.abstract.params), list(sources), self.config.fresh)
         for part, path in sources.items():
-            loaded |= _load(self.system, path, {part: self.abstract.params[part]})
+            path, _, theirs = path.partition("#")
+            name = theirs or part
+            loaded[part] = _load(self.system, path, {name: self.abstract.params[part]})[name]
         return init_state(self.make, self.abstract, jax.random.key(self.config.seed), loaded)
 
 

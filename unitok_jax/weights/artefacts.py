@@ -33,7 +33,8 @@ def load_published(
     try:
         return import_tree(table.only(*abstract), source, abstract, place)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        hint = table.hint({key: source.shape(key) for key in tuple(source.keys())}) if table.hint else ""
+        raise UserError(f"{path}: {error}{f'; {hint}' if hint else ''}") from None
 
 
 def recognise(artefacts: Mapping[str, Table], source: Source, parts: tuple[str, ...], where: str) -> str:

@@ -70,12 +70,14 @@ class Table:
         ignored: regexes of upstream keys that are neither read nor written, each with the reason.
         absent: regexes of our paths that the artefact does not hold, each with the reason; import leaves them out.
         aliases: key prefixes that import reads as others, ``(("vision_model.", ""),)``; export writes the latter.
+        hint: says, given the shapes of a checkpoint that does not fit, what would; "" where it cannot tell.
     """
 
     rules: tuple[Rule, ...]
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: tuple[tuple[str, str], ...] = ()
+    hint: Callable[[Mapping[str, Shape]], str] | None = None
 
     def __add__(self, other: "Table") -> "Table":
         return Table(
@@ -83,6 +85,7 @@ class Table:
             {**self.ignored, **other.ignored},
             {**self.absent, **other.absent},
             self.aliases + other.aliases,
+            self.hint or other.hint,
         )
 
     def under(self, upstream: str, path: str) -> "Table":

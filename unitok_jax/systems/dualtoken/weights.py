@@ -1,10 +1,14 @@
 """The published checkpoints of DualToken, of what it starts from, and of our language model, as tables of rules."""
 
+import dataclasses
+import functools
+from collections.abc import Mapping
+
 from unitok_jax.backbones.attn_projection_rules import attn_projection_table
 from unitok_jax.backbones.decoder_lm_rules import decoder_table
 from unitok_jax.backbones.depth_head_rules import depth_head_table
 from unitok_jax.backbones.discriminators_rules import discriminator_table
-from unitok_jax.backbones.lpips_rules import heads_table, lpips_table, vgg16_table
+from unitok_jax.backbones.lpips_rules import lpips_artefacts
 from unitok_jax.backbones.pixel_decoder_rules import pixel_decoder_table
 from unitok_jax.backbones.residual_rules import residual_table
 from unitok_jax.backbones.siglip_rules import siglip_table, siglip_text_table
@@ -35,7 +39,7 @@ def artefacts(config: DualTokenConfig) -> dict[str, Table]:
     ``tokenizer``: the released tokenizer's state dict, in its spelling and the older one. ``siglip``,
     ``siglip_vision``: the backbone, with and without its text tower. ``teacher``: the backbone's vision tower as the
     frozen one that the semantic loss compares with. ``discriminator``, ``lpips``, ``vgg16``, ``lpips_heads``: what the
-    tokenizer's losses need. ``mllm``: the language model of our design.
+    tokenizer's losses need. ``mllm``: the language model of our design; ``qwen``: the one it starts from.
     """
     vit = siglip_table(config.tower)
     text, no_text = Table(()), {r"text_model\..*|logit_(scale|bias)": _NO_TEXT}
@@ -43,16 +47,19 @@ def artefacts(config: DualTokenConfig) -> dict[str, Table]:
         text, no_text = siglip_text_table(config.text).under("", "text/"), {}
     siglip = vit.under("vision_model.", "vit/") + text + Table((), no_text)
     tables = {
-        "tokenizer": siglip.under("siglip_model.", "") + _tokenizer(config),
+        "tokenizer": dataclasses.replace(
+            siglip.under("siglip_model.", "") + _tokenizer(config), hint=functools.partial(explain, config)
+        ),
         "siglip": siglip,
         "siglip_vision": vit.under("", "vit/"),
-        "teacher": vit.under("", "teacher/"),
+        "teacher": vit.under("vision_model.", "teacher/")
+        + Table((), {r"text_model\..*|logit_(scale|bias)": "no part of the teacher"}),
         "discriminator": discriminator_table(RESNET).under("", "discriminator/"),
-        "lpips": lpips_table(),
-        "vgg16": vgg16_table(),
-        "lpips_heads": heads_table(),
+        **lpips_artefacts(),
     }
-    return {**tables, "mllm": _mllm(config)} if config.lm else tables
+    if config.lm is None:
+        return tables
+    return {**tables, "mllm": _mllm(config), "qwen": decoder_table(config.lm).under("", "lm/")}
 
 
 def _tokenizer(config: DualTokenConfig) -> Table:
@@ -77,3 +84,44 @@ def _mllm(config: DualTokenConfig) -> Table:
             table += depth_head_table(config.depth_head(branch)).under(f"{name}.", f"{name}/")
     bundled = {r"vision_tower\..*": "the frozen tokenizer, which is loaded from its own checkpoint"}
     return table + Table((), bundled)
+
+
+def explain(config: DualTokenConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What in the config does not fit a tokenizer's checkpoint, and what would; empty where nothing is seen.
+
+    Args:
+        config: the model's.
+        shapes: of the checkpoint's tensors by key.
+    """
+    shapes = {_respelled(key): shape for key, shape in shapes.items()}
+    book, width = shapes.get("quantizer_pix.codebooks.0.weight"), config.vit.width
+    if book and width % book[1]:
+        return (
+            f"its codes have {book[1]} channels and {width} is not a multiple of {book[1]}: this early file "
+            "(DualToken-dim256) fits no released code"
+        )
+    wanted = {}
+    if book:
+        wanted = {"pix.features": (config.pix.features, book[1]), "pix.size": (config.pix.size, book[0] - 1)}
+        for branch in ("pix", "sem"):
+            depth = sum(key.startswith(f"quantizer_{branch}.") and key.endswith(".weight") for key in shapes)
+            wanted[f"{branch}.depth"] = config.quantizer(branch).depth, depth
+        legacy = not any(key.startswith("prequant_sem.") for key in shapes)
+        wanted["prequant_sem"] = config.prequant_sem, not legacy
+        if legacy:
+            wanted["postquant_causal"] = config.postquant_causal, False
+    patch = shapes.get("siglip_model.vision_model.embeddings.patch_embedding.weight")
+    words = shapes.get("siglip_model.text_model.embeddings.token_embedding.weight")
+    if patch:
+        wanted["vit.patch_size"] = config.vit.patch_size, patch[-1]
+    if words and config.text:
+        wanted["text.vocab_size"] = config.text.vocab_size, words[0]
+    differ = [f"config.model.{key}={there} (now {here})" for key, (here, there) in wanted.items() if here != there]
+    return f"this checkpoint needs {', '.join(differ)}" if differ else ""
+
+
+def _respelled(key: str) -> str:
+    for old, new in _RENAMED:
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
