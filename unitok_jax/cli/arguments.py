@@ -1,0 +1,275 @@
+"""The words of the command line: commands, their options, help that teaches, and near names for wrong ones."""
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from unitok_jax.errors import UserError
+from unitok_jax.settings import near
+
+Add = Callable[[argparse.ArgumentParser], None]
+
+OVERVIEW = """\
+Trains and uses unified visual tokenizers and their multimodal language models.
+
+A first hour:
+  unitok train --config configs/demo/tokenizer.py --workdir runs/tokenizer     learn to draw with codes
+  unitok inspect runs/tokenizer                                                parts, sizes, last step
+  unitok caption --workdir runs/stage2 picture.png                             what a trained model sees
+  unitok generate --workdir runs/stage2 "a handwritten red seven" --out out    what it draws
+
+`unitok <command> --help` shows each command's options with examples.
+"""
+
+
+class Command:
+    """A command of the command line.
+
+    Args:
+        name: what the user types; ``module`` and ``function`` below `unitok_jax.cli` do the work.
+        does: one line.
+        examples: command lines that work.
+        add: adds the options.
+        overrides: whether ``--config.key=value`` may be given.
+    """
+
+    def __init__(self, name: str, module: str, does: str, examples: str, add: Add, overrides: bool = False):
+        self.name, self.module, self.does, self.examples = name, module, does, examples
+        self.add, self.overrides = add, overrides
+
+    @property
+    def function(self) -> Callable[[Any], None]:
+        """What runs it; imported only now, so that help is quick."""
+        return getattr(importlib.import_module(f"unitok_jax.cli.{self.module}"), self.name)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the recipe, and its variant if any")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="config, checkpoints and metrics; may be gs://")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="where the model was trained; may be gs://")
+
+
+def _pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+
+
+def _out(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--out", default=default, metavar="DIR", help="folder for the results (default: %(default)s)")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("--suite", default="digits", help="what to measure (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", help="folder for figures, pictures and report (default: WORKDIR/SUITE)")
+    parser.add_argument(
+        "--started", type=float, metavar="TIME", help="Unix time when the whole job began: the figures tell `seconds`"
+    )
+
+
+def _caption(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _pictures(parser)
+
+
+def _ask(parser: argparse.ArgumentParser) -> None:
+    _caption(parser)
+    parser.add_argument("--question", required=True, help="what to ask about each picture")
+
+
+def _generate(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next take the next numbers")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the recipe's)")
+    parser.add_argument("--temperature", type=float, help="of the picture's codes (default: the recipe's)")
+    parser.add_argument("--system", help="refuse a workdir of another system")
+    parser.add_argument(
+        "--detokenizer", help="what draws from the codes, where a model has several, such as ar or sana"
+    )
+    parser.add_argument("--resolution", type=int, help="side of the pictures, where a model has several")
+    parser.add_argument(
+        "--top-k", type=int, help="likeliest codes that may be drawn, 0 for all (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--grid", metavar="ROWSxCOLUMNS", help="codes of the picture (a model may know its own grid alone, the default)"
+    )
+    parser.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="change this picture as the prompts say (for models that were trained on edits)",
+    )
+    _out(parser, "generated")
+
+
+def _chat(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures that the first message is about")
+    parser.add_argument("--seed", type=int, default=0, help="of the first answer; the next take the next numbers")
+    parser.add_argument("--guidance", type=float, help="guidance scale of pictures (default: the recipe's)")
+    _out(parser, "chat")
+
+
+def _reconstruct(parser: argparse.ArgumentParser) -> None:
+    _caption(parser)
+    _out(parser, "reconstructed")
+
+
+def _tokenize(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument(
+        "--source", nargs="+", required=True, metavar=("KIND", "KEY=VALUE"), help="a kind of source and its options"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ArrayRecord shards; may be gs://")
+    parser.add_argument("--shards", type=int, default=1, help="how many files (default: %(default)s)")
+    parser.add_argument("--drop-pictures", action="store_true", help="keep codes only, not the pictures beside them")
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", metavar="PATH", help="a workdir, a recipe FILE.py[:ARG], or a checkpoint file or folder"
+    )
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "train",
+            "train",
+            "trains a recipe, or goes on where its workdir stopped",
+            "unitok train --config configs/demo/tokenizer.py --workdir runs/tokenizer\n"
+            "unitok train --config configs/demo/tokenizer.py --workdir runs/long --config.steps=5000",
+            _config,
+            overrides=True,
+        ),
+        Command(
+            "evaluate",
+            "evaluate",
+            "measures a trained model and writes figures and a report",
+            "unitok evaluate --workdir runs/demo/stage2 --suite digits --out runs/demo",
+            _evaluate,
+        ),
+        Command(
+            "caption",
+            "use",
+            "says what pictures show",
+            "unitok caption --workdir runs/demo/stage2 cat.png dog.jpg",
+            _caption,
+        ),
+        Command(
+            "ask",
+            "use",
+            "answers a question about pictures",
+            'unitok ask --workdir runs/demo/stage2 --question "what colour is it?" seven.png',
+            _ask,
+        ),
+        Command(
+            "generate",
+            "use",
+            "draws pictures from words",
+            'unitok generate --workdir runs/demo/stage2 "a handwritten red seven" --count 4 --out drawn\n'
+            'unitok generate --workdir runs/demo/stage2 "a handwritten blue two" --guidance 1.5 --seed 7\n'
+            'unitok generate --workdir runs/tar/sft "a red fox" --detokenizer sana --resolution 512\n'
+            'unitok generate --workdir runs/unitoken/base_stage2 "a harbour at dawn" --grid 24x42 --top-k 2000',
+            _generate,
+        ),
+        Command(
+            "chat",
+            "chat",
+            "talks over several turns, with pictures from both sides; reads messages line by line",
+            "unitok chat --workdir runs/unitoken/base_stage2 cat.png\n"
+            "unitok chat --workdir runs/unitoken/base_stage2 --guidance 3 --out drawn",
+            _chat,
+        ),
+        Command(
+            "reconstruct",
+            "use",
+            "takes pictures through their codes and back",
+            "unitok reconstruct --workdir runs/demo/tokenizer photo.png --out back",
+            _reconstruct,
+        ),
+        Command(
+            "tokenize",
+            "codes",
+            "writes a source's pictures as codes, in shards that training reads",
+            "unitok tokenize --workdir runs/demo/tokenizer --source jsonl path=data/train.jsonl --out codes --shards 8",
+            _tokenize,
+        ),
+        Command(
+            "inspect",
+            "look",
+            "shows parts, shapes and sizes of a run, a recipe or a checkpoint",
+            "unitok inspect runs/demo/stage2\nunitok inspect configs/demo/stage2.py\nunitok inspect model.safetensors",
+            _inspect,
+        ),
+    )
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see: {self.prog} --help)")
+
+
+def parse(argv: Sequence[str]) -> tuple[Callable[[Any], None], argparse.Namespace]:
+    """Reads a command line.
+
+    Args:
+        argv: what stands after ``unitok``.
+
+    Returns:
+        The function of the command, and its arguments; ``overrides`` holds the ``--config.key=value`` given.
+
+    Raises:
+        UserError: for a wrong command or option, with the near ones.
+        SystemExit: after help was shown.
+    """
+    from unitok_jax import __version__
+
+    top = _Parser(
+        "unitok", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(metavar="command")
+    parsers = {name: _add(commands, command) for name, command in COMMANDS.items()}
+    if not argv:
+        top.print_help()
+        raise SystemExit(2)
+    name, command = argv[0], COMMANDS.get(argv[0])
+    if command is None and not name.startswith("-"):
+        raise UserError(f"no command {name!r}.{near(name, COMMANDS)}")
+    overrides = [item for item in argv if command and command.overrides and item.startswith("--config.")]
+    given = [item for item in argv if item not in overrides]
+    _check_options(given, parsers[name] if command else top)
+    args, surplus = top.parse_known_args(given)
+    if surplus:
+        raise UserError(f"{surplus[0]!r} is one argument too many (see: unitok {name} --help)")
+    return COMMANDS[name].function, argparse.Namespace(overrides=overrides, **vars(args))
+
+
+def _add(commands: Any, command: Command) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        command.name,
+        help=command.does,
+        description=f"{command.does[0].upper()}{command.does[1:]}.",
+        epilog="examples:\n" + "".join(f"  {line}\n" for line in command.examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if command.overrides:
+        parser.usage = f"unitok {command.name} --config FILE[:ARG] --workdir DIR [--config.KEY=VALUE ...]"
+    command.add(parser)
+    return parser
+
+
+def _check_options(given: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Names the near options of a wrong one, which argparse would not."""
+    known = parser._option_string_actions
+    for name in (item.partition("=")[0] for item in given if item.startswith("--")):
+        if name not in known:
+            raise UserError(f"no option {name}.{near(name, known)} (see: {parser.prog} --help)")

@@ -9,12 +9,13 @@ from typing import Any
 
 from etils import epath
 
-from unitok_jax.cli.models import load_pipeline, read_workdir, using
+from unitok_jax.cli.models import load_pipeline, using
 from unitok_jax.errors import writing
 from unitok_jax.evaluation import files, report
 from unitok_jax.evaluation.suites import suite
 from unitok_jax.training.config import TrainConfig
 from unitok_jax.training.metrics import read_metrics
+from unitok_jax.training.workdir import read_workdir
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -9,10 +9,11 @@ import jax
 from clu import parameter_overview
 from etils import epath
 
-from unitok_jax.cli.models import abstract_params, read_workdir
+from unitok_jax.cli.models import abstract_params
 from unitok_jax.config import config_hash, load_config
 from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig, read_config
+from unitok_jax.training.workdir import read_workdir
 from unitok_jax.weights.containers import open_source
 
 
@@ -24,6 +25,8 @@ def inspect(args: argparse.Namespace) -> None:
         _recipe(read_config(config)[0], [f"config {config_hash(config)}"])
     elif (path / "checkpoints").exists():
         _recipe(read_workdir(path), [f"last step {find_step(path).name}"])
+    elif (path / "params").exists() and (path / "config.json").exists():
+        _recipe(read_workdir(path), ["imported"])
     else:
         source = open_source(args.path)
         _table({key: jax.ShapeDtypeStruct(source.shape(key), source.dtype(key)) for key in source.keys()})  # noqa: SIM118

@@ -1,7 +1,6 @@
 """A trained model out of its workdir."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,20 +13,9 @@ from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.settings import from_config
 from unitok_jax.systems import base
-from unitok_jax.training.checkpoints import find_step, load_parts
-from unitok_jax.training.config import TrainConfig, read_config
-
-
-def read_workdir(workdir: epath.PathLike) -> TrainConfig:
-    """The config of the run in a workdir.
-
-    Raises:
-        UserError: if there is no run.
-    """
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        raise UserError(f"{workdir}: holds no run (no config.json); give the --workdir of a `unitok train`")
-    return read_config(json.loads(path.read_text()))[0]
+from unitok_jax.training.checkpoints import find_step, load_parts, saved_types
+from unitok_jax.training.config import TrainConfig
+from unitok_jax.training.workdir import parts_of, read_workdir
 
 
 def abstract_params(config: TrainConfig) -> Any:
@@ -39,18 +27,26 @@ def abstract_params(config: TrainConfig) -> Any:
 def load_pipeline(workdir: epath.PathLike) -> tuple[Pipeline, TrainConfig]:
     """The model of a workdir's last complete step, on the first device; the moving average where the run kept one.
 
+    Types are those of the checkpoint. An imported folder may lack parts of its stage.
+
     Raises:
         UserError: if there is none, or it is not the config's model.
     """
     config = read_workdir(workdir)
     step = find_step(workdir)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract_params(config)
+    stored = saved_types(step)
+    wanted = {part: leaves for part, leaves in abstract_params(config).items() if part in parts_of(stored)}
+    shapes = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, stored.get(_name(path), leaf.dtype), sharding=place), wanted
     )
     system = base.build(config.system, config.model)
     settings = from_config(InferenceSettings, config.inference, "config.inference")
     return Pipeline(system, load_parts(step, shapes), settings, _progress()), config
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return "/".join(str(key.key) for key in path)
 
 
 @contextlib.contextmanager

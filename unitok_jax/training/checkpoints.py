@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict
@@ -93,14 +94,15 @@ def load_parts(path: epath.PathLike, parts: Params) -> Params:
     """Reads parts of a model, such as ``lm`` or ``vqgan``; the moving average where the run kept one.
 
     Args:
-        path: a workdir (its last complete step) or a step's directory.
+        path: a workdir (its last complete step), a step's directory, or an imported folder.
         parts: part -> nested dict of `jax.ShapeDtypeStruct`, whose types and shardings the result takes.
 
     Raises:
         UserError: if there is no checkpoint, it lacks a part, or a leaf has another shape.
     """
     folder = find_step(path)
-    saved, averaged = _shapes(folder / "params"), _shapes(folder / "train").get("ema", {})
+    saved = _shapes(folder / "params")
+    averaged = _shapes(folder / "train").get("ema", {}) if (folder / "train").exists() else {}
     for part in parts:
         if part not in saved:
             raise UserError(f"{folder}: has no part {part!r}.{near(part, saved)}")
@@ -114,6 +116,12 @@ def load_parts(path: epath.PathLike, parts: Params) -> Params:
     return merge(raw, _read(folder / "train", nested)["ema"])
 
 
+def saved_types(path: epath.PathLike) -> dict[str, np.dtype]:
+    """The types of a step's parameters by path, without reading them; see `find_step`."""
+    leaves = flatten_dict(_shapes(find_step(path) / "params"), sep="/")
+    return {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
+
+
 def _absolute(path: epath.PathLike) -> epath.Path:
     """The same place from the root: Orbax takes no relative path. A bucket's path is one already."""
     name = os.fspath(path)
@@ -121,7 +129,7 @@ def _absolute(path: epath.PathLike) -> epath.Path:
 
 
 def find_step(path: epath.PathLike) -> epath.Path:
-    """The directory of the last complete step in a workdir; a step's directory stands for itself.
+    """The directory of the last complete step in a workdir; a step's directory or an import's stands for itself.
 
     Raises:
         UserError: if there is none.

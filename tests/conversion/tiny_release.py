@@ -1,0 +1,39 @@
+"""A folder of a tiny UniToken with random parameters, as an import would leave it."""
+
+import json
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from unitok_jax.systems import base
+from unitok_jax.weights.transfer import flat, nested
+
+MODEL = {
+    "image_size": 64,
+    "vqgan": {
+        **{"channels": 32, "multipliers": [1, 2], "res_blocks": 1, "z_channels": 8, "embed_dim": 4},
+        **{"codebook_size": 256, "attn_resolutions": [32], "resolution": 64},
+    },
+    "vit": {"width": 16, "ffn": 24, "layers": 3, "heads": 2, "image_size": 16, "patch_size": 4},
+    "lm": {
+        **{"vocab_size": 709, "width": 32, "ffn": 48, "layers": 4, "heads": 4, "kv_heads": 4, "head_dim": 8},
+        **{"qk_norm": "layernorm"},
+    },
+}
+
+
+def make_run(folder, model=MODEL, stage="lm", dtype=np.float32):
+    """Writes the folder; returns its parameters, zeros beyond the vocabulary as after every import."""
+    rng = np.random.default_rng(0)
+    abstract = jax.eval_shape(base.build_stage(base.build("unitoken", model), stage, {}).init, jax.random.key(0))[0]
+    leaves = {path: rng.normal(size=leaf.shape).astype(dtype) for path, leaf in flat(abstract).items()}
+    size = model["lm"]["vocab_size"]
+    if "lm/head/kernel" in leaves:
+        leaves["lm/embed/embedding"][size:] = 0
+        leaves["lm/head/kernel"][:, size:] = 0
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder.absolute() / "params", nested(leaves))
+    config = {"system": "unitoken", "stage": stage, "steps": 1, "data": {}, "optimizer": {}, "model": model}
+    (folder / "config.json").write_text(json.dumps(config))
+    return nested(leaves)

@@ -1,0 +1,115 @@
+"""Our exports load into transformers and say the same there; what transformers saves, we import, and say the same."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from unitok_jax.conversion.exporting import export_checkpoint
+from unitok_jax.conversion.importing import import_checkpoints
+from unitok_jax.systems import base
+from unitok_jax.training.workdir import read_workdir, stored_leaves
+from unitok_jax.weights.transfer import nested
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.parity
+
+sys.path.append(str(Path(__file__).parents[1] / "conversion"))
+from tiny_release import MODEL, make_run  # noqa: E402
+
+MODELS = {
+    "one row for all heads": MODEL,
+    "a row a head, fewer key heads, swin norms": {
+        **MODEL,
+        "lm": {**MODEL["lm"], "heads": 8, "head_dim": 4, "qk_norm_groups": 4, "swin_norm": True},
+    },
+}
+IDS = np.random.default_rng(0).integers(300, 700, (2, 9))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def home(request, tmp_path_factory):
+    """``run``, and ``theirs``: what it is exported to."""
+    home = tmp_path_factory.mktemp("release")
+    (home / "run").mkdir()
+    make_run(home / "run", MODELS[request.param])
+    export_checkpoint(str(home / "run"), home / "theirs", form="transformers", max_shard=200_000)
+    return home
+
+
+def load(kind, folder):
+    model, told = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    assert not any(told.values()), told
+    return model.eval()
+
+
+def model_of(folder):
+    """The system and the parameters of a folder of ours."""
+    config = read_workdir(folder)
+    params = nested({path: np.asarray(leaf) for path, leaf in stored_leaves(folder).items()})
+    return base.build(config.system, config.model), params
+
+
+def near(ours, theirs, tolerance=3e-5):
+    theirs = theirs.detach().numpy()
+    np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max(), rtol=0)
+
+
+def same_words(folder, model):
+    """Logits of every id that transformers does not mask, which it does with the image codes."""
+    system, params = model_of(folder)
+    ours = jax.jit(lambda p: system.apply(p, "lm", IDS, method="predict"))(params)[..., : MODEL["lm"]["vocab_size"]]
+    with torch.no_grad():
+        theirs = model(torch.tensor(IDS)).logits
+    ids = system.vocabulary.ids
+    words = np.r_[: ids.code_offset, ids.code_offset + ids.codes : theirs.shape[-1]]
+    near(ours[..., words], theirs[..., words])
+
+
+def test_chameleon_there(home):
+    model = load(transformers.ChameleonForConditionalGeneration, home / "theirs")
+    same_words(home / "run", model)
+    system, params = model_of(home / "run")
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    ours = jax.jit(lambda p: system.encode_image(p, {"vqgan": image[None]}).codes)(params)
+    with torch.no_grad():
+        theirs = model.model.vqmodel.encode(torch.tensor(np.moveaxis(image, -1, 1)))
+    theirs = theirs.image_tokens if hasattr(theirs, "image_tokens") else theirs[2]
+    np.testing.assert_array_equal(np.ravel(ours), theirs.reshape(-1).numpy())
+
+
+def test_siglip_there_and_back(home, tmp_path):
+    model = load(transformers.SiglipVisionModel, home / "theirs" / "siglip")
+    model.save_pretrained(tmp_path / "theirs")
+    import_checkpoints([str(tmp_path / "theirs")], tmp_path / "ours", system="unitoken")
+    image = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = model(torch.tensor(np.moveaxis(image, -1, 1)))
+    for folder in (home / "run", tmp_path / "ours"):
+        system, params = model_of(folder)
+        hidden, aux = jax.jit(lambda p, system=system: system.apply(p, "vit", image))(params)
+        near(hidden, theirs.last_hidden_state)
+        near(aux["pooled"], theirs.pooler_output)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_chameleon_back(home, tmp_path, dtype):
+    model = load(transformers.ChameleonForConditionalGeneration, home / "theirs")
+    model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "theirs", max_shard_size="150KB")
+    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
+    import_checkpoints([str(tmp_path / "theirs")], tmp_path / "ours", system="unitoken", variant="chameleon")
+    if dtype == "float32":
+        same_words(tmp_path / "ours", model)
+    ours, before = (stored_leaves(folder) for folder in (tmp_path / "ours", home / "run"))
+    assert set(ours) == {path for path in before if path.startswith("lm/")}
+    for path, leaf in ours.items():
+        rounded = np.asarray(before[path]).astype(getattr(ml_dtypes, dtype, np.float32))
+        np.testing.assert_array_equal(leaf, rounded)
+    wanted, found = (json.loads((folder / "config.json").read_text()) for folder in (home / "run", tmp_path / "ours"))
+    wanted, found = wanted["model"]["lm"], found["model"]["lm"]
+    assert {**found, **wanted, "dtype": dtype} == found

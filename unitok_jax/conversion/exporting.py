@@ -1,0 +1,159 @@
+"""`unitok export`: the parameters of a run as the files that other people's code loads."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+from unitok_jax.conversion.card import model_card
+from unitok_jax.conversion.importing import PUBLISHED
+from unitok_jax.errors import UserError
+from unitok_jax.systems import base
+from unitok_jax.systems.release import FORMATS, Layout, release_of
+from unitok_jax.training.checkpoints import find_step
+from unitok_jax.training.config import TrainConfig
+from unitok_jax.training.workdir import parts_of, read_workdir, stored_leaves, workdir_of
+from unitok_jax.weights.meter import Meter, Metered
+from unitok_jax.weights.orbax_stream import StoredLeaf
+from unitok_jax.weights.rules import Table
+from unitok_jax.weights.safetensors_files import save_folder
+from unitok_jax.weights.source import Source
+from unitok_jax.weights.torch_writer import save_torch
+from unitok_jax.weights.transfer import export_tree, nested, size_of
+from unitok_jax.weights.whole import whole_folder
+
+TYPES = {"float32": np.float32, "bfloat16": bfloat16, "float16": np.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One artefact of an export.
+
+    Attributes:
+        layout: how it was written.
+        tensors, parameters: how many.
+        parts: of the run, that it holds.
+    """
+
+    layout: Layout
+    tensors: int
+    parameters: int
+    parts: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        written: the artefacts.
+        left: parts of the run that the format has no place for, or only in part.
+    """
+
+    written: tuple[Written, ...]
+    left: tuple[str, ...]
+
+
+def export_checkpoint(
+    place: str, out: Path, *, form: str, max_shard: int = 5_000_000_000, dtype: str | None = None
+) -> Exported:
+    """Writes the last step of a run, or an import, and a model card beside it.
+
+    Args:
+        place: a workdir, a step's directory, or an imported folder.
+        out: the folder to make; it takes its name when it is whole.
+        form: a format in `systems.release.FORMATS`.
+        max_shard: bytes of a safetensors file.
+        dtype: of what is written, a name in `TYPES`; by default each parameter's own.
+
+    Raises:
+        UserError: for whatever does not fit, and for a full disk.
+    """
+    if dtype is not None and dtype not in TYPES:
+        raise UserError(f"--dtype {dtype}: expected {', '.join(TYPES)}")
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: expected {' or '.join(FORMATS)}")
+    step = find_step(place)
+    workdir = Path(workdir_of(step))
+    config, leaves = read_workdir(workdir), stored_leaves(step)
+    system = base.build(config.system, config.model)
+    layouts = release_of(config.system).layouts(system, parts_of(leaves), form)
+    if not layouts:
+        held = ", ".join(parts_of(leaves))
+        raise UserError(f"{place}: has {held}, which format {form} has no place for; try another --format")
+    sources = [_source(leaves, system.artefacts[each.artefact], dtype) for each in layouts]
+    with whole_folder(out, sum(map(size_of, sources))) as folder:
+        meter = Meter("exported", sum(map(size_of, sources)))
+        for layout, source in zip(layouts, sources, strict=True):
+            _write(Metered(source, meter), layout, folder / layout.folder, max_shard)
+            _documents(layout, folder / layout.folder, workdir / PUBLISHED / layout.artefact)
+        meter.close()
+        done = _told(layouts, sources, system.artefacts, leaves)
+        (folder / "README.md").write_text(_card(config, done, form, step.name))
+    return done
+
+
+def _source(leaves: Mapping[str, StoredLeaf], table: Table, dtype: str | None) -> Source:
+    parts = [part for part in table.parts if part in parts_of(leaves)]
+    held = {path: leaves[path] for path in sorted(leaves) if path.split("/")[0] in parts}
+    return export_tree(table.only(*parts), nested(held), TYPES[dtype] if dtype else None)
+
+
+def _write(source: Source, layout: Layout, folder: Path, max_shard: int) -> None:
+    if layout.file:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_torch(source, folder / layout.file, layout.entry)
+    else:
+        save_folder(source, folder, max_shard)
+
+
+def _documents(layout: Layout, folder: Path, kept: Path) -> None:
+    """The artefact's other files; what an import of the same artefact kept goes before what we would say."""
+    for name, text in layout.documents.items():
+        old = kept / name
+        if old.exists() and old.suffix == ".json":
+            text = json.dumps({**json.loads(text), **json.loads(old.read_text())}, indent=2, sort_keys=True) + "\n"
+        (folder / name).write_text(text)
+    for file in sorted(kept.iterdir()) if kept.is_dir() else ():
+        if file.name not in layout.documents:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _told(
+    layouts: Sequence[Layout], sources: Sequence[Source], tables: Mapping[str, Table], leaves: Mapping[str, StoredLeaf]
+) -> Exported:
+    written, whole = [], set()
+    for layout, source in zip(layouts, sources, strict=True):
+        table, keys = tables[layout.artefact], tuple(source.keys())
+        parts = tuple(part for part in table.parts if part in parts_of(leaves))
+        whole |= {path for path in leaves if path.split("/")[0] in parts and not table.lacks(path)}
+        written.append(Written(layout, len(keys), sum(int(np.prod(source.shape(key))) for key in keys), parts))
+    left = tuple(dict.fromkeys("/".join(path.split("/")[:2]) for path in leaves if path not in whole))
+    return Exported(tuple(written), _shortened(left, parts_of(leaves), whole))
+
+
+def _shortened(left: Sequence[str], parts: Sequence[str], whole: set[str]) -> tuple[str, ...]:
+    """``adapter`` in the place of all that lies in it, where nothing of it was written."""
+    untouched = [part for part in parts if not any(path.startswith(f"{part}/") for path in whole)]
+    return (*untouched, *(path for path in left if path.split("/")[0] not in untouched))
+
+
+def _card(config: TrainConfig, done: Exported, form: str, step: str) -> str:
+    rows: list[dict[str, Any]] = [
+        {
+            "folder": each.layout.folder or ".",
+            "artefact": each.layout.artefact,
+            "parts": ", ".join(each.parts),
+            "tensors": each.tensors,
+            "parameters": each.parameters,
+            "loads": each.layout.loads,
+        }
+        for each in done.written
+    ]
+    origins = {part: origin for part, origin in config.init_from.items() if not Path(origin).exists()}
+    return model_card(config.system, config.stage, form, step if step.isdigit() else None, rows, done.left, origins)
