@@ -5,6 +5,12 @@
 #   make test-all    also the slow proofs, and those against torch
 #   make smoke       a little of every floor, for other Pythons
 #   make demo-short  the demo with a few steps a stage: everything runs, nothing is learnt
+#   make demo-tar    trains a small Tar on the digits, writes runs/demo-tar/report.html
+#   make demo-tar-short  the same with a few steps a stage
+#   make demo-dualtoken  trains a small DualToken on the digits, writes runs/demo-dualtoken/report.html
+#   make demo-dualtoken-short  the same with a few steps a stage
+#   make demo-uniwetok  trains a small UniWeTok on the digits, writes runs/demo-uniwetok/report.html
+#   make demo-uniwetok-short  the same with a few steps a stage
 #   make lint        format, lint and types
 #   make lock        writes requirements/lock-py3XX.txt anew for the Python in use
 #   make clean       removes .venv, runs/ and caches
@@ -25,7 +31,7 @@ bin := $(VENV)/bin
 started := $(shell date +%s)
 stages := tokenizer tower stage1 stage2
 
-.PHONY: setup demo $(stages:%=demo/%) demo-short test test-all smoke proofs lint lock clean
+.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all smoke proofs lint lock clean
 setup: $(VENV)/.base
 
 # A set-up is as good as its inputs: it is made again when these change.
@@ -77,6 +83,56 @@ demo-short: setup
 	@rm -rf runs/short && mkdir -p runs/short
 	$(foreach stage,$(stages),cd runs/short && $(up)$(call train,$(stage)) --config.steps=20 --config.log_every=10$(newline))
 	cd runs/short && $(up)$(evaluate)
+
+# Tar: teacher, text-aligned tokenizer, VQ-VAE, autoregressive de-tokenizer, language model.
+tar_stages := tower tokenizer vq ar lm
+train_tar = $(bin)/unitok train --config $(up)configs/demo/tar_$(1).py --workdir runs/demo-tar/$(1) $(if $(SEED),--config.seed=$(SEED))
+evaluate_tar = $(bin)/unitok evaluate --workdir runs/demo-tar/lm --out runs/demo-tar --started $(started)
+
+demo-tar: setup
+	$(foreach stage,$(tar_stages),$(call train_tar,$(stage))$(newline))
+	$(evaluate_tar)
+
+demo-tar-short: up := $(CURDIR)/
+demo-tar-short: setup
+	@rm -rf runs/short-tar && mkdir -p runs/short-tar
+	$(foreach stage,$(tar_stages),cd runs/short-tar && $(up)$(call train_tar,$(stage)) --config.steps=20 --config.log_every=10$(newline))
+	cd runs/short-tar && $(up)$(evaluate_tar)
+
+# DualToken: tower, tokenizer with two codebooks, language model with two depth transformers.
+dual_stages := tower tokenizer lm
+train_dual = $(bin)/unitok train --config $(up)configs/demo/dualtoken_$(1).py --workdir runs/demo-dualtoken/$(1) $(if $(SEED),--config.seed=$(SEED))
+evaluate_dual = $(bin)/unitok evaluate --workdir runs/demo-dualtoken/lm --out runs/demo-dualtoken --started $(started)
+
+demo-dualtoken: setup
+	$(foreach stage,$(dual_stages),$(call train_dual,$(stage))$(newline))
+	$(evaluate_dual)
+
+demo-dualtoken-short: up := $(CURDIR)/
+demo-dualtoken-short: setup
+	@rm -rf runs/short-dualtoken && mkdir -p runs/short-dualtoken
+	$(foreach stage,$(dual_stages),cd runs/short-dualtoken && $(up)$(call train_dual,$(stage)) --config.steps=20 --config.log_every=10$(newline))
+	cd runs/short-dualtoken && $(up)$(evaluate_dual)
+
+# UniWeTok: teacher, binary tokenizer, class-conditional generator, language model; pictures of each class besides.
+uwt_config = $(up)configs/demo/$(if $(filter tower,$(1)),,uniwetok_)$(1).py
+train_uwt = $(bin)/unitok train --config $(uwt_config) --workdir runs/demo-uniwetok/$(1) $(if $(SEED),--config.seed=$(SEED))
+sample_uwt = $(bin)/python -m unitok_jax.cli.sample_classes --workdir runs/demo-uniwetok/c2i --out runs/demo-uniwetok/classes \
+  --per-class 20 --steps 20 --guidance 2 --batch 20
+evaluate_uwt = $(bin)/unitok evaluate --workdir runs/demo-uniwetok/lm --out runs/demo-uniwetok --started $(started)
+uwt_stages := tower tokenizer c2i lm
+
+demo-uniwetok: setup
+	$(foreach stage,$(uwt_stages),$(call train_uwt,$(stage))$(newline))
+	$(sample_uwt)
+	$(evaluate_uwt)
+
+demo-uniwetok-short: up := $(CURDIR)/
+demo-uniwetok-short: setup
+	@rm -rf runs/short-uniwetok && mkdir -p runs/short-uniwetok
+	$(foreach stage,$(uwt_stages),cd runs/short-uniwetok && $(up)$(call train_uwt,$(stage)) --config.steps=20 --config.log_every=10$(newline))
+	cd runs/short-uniwetok && $(up)$(sample_uwt)
+	cd runs/short-uniwetok && $(up)$(evaluate_uwt)
 
 pytest = $(bin)/python -m pytest -n $(WORKERS) --durations=10
 marked := slow or parity or several_processes or aot

@@ -4,7 +4,8 @@
 
 Understanding, generation and text stand 2 : 2 : 1 as in the paper (`:demo` takes the 2 : 4 : 1 of the public demo, its
 60,000 steps of 64 and its public sets); generation is text to image with pictures varied and edited among it. Needs
-TA-Tok and a Qwen2.5 whose tables were grown (`systems.tar.embeddings.grow_lm`, docs/systems/tar.md). Not run at full size.
+TA-Tok and a Qwen2.5 whose tables were grown (`systems.tar.embeddings.grow_lm`, docs/systems/tar.md). Not run at full
+size.
 """
 
 from ml_collections import ConfigDict

@@ -30,5 +30,5 @@ def get_config(arg: str = "") -> ConfigDict:
         schedule=dict(name="cosine", warmup=0.04 * steps, floor=0.01),
     )
     siglip = f"{options['weights']}/siglip2-so400m-patch14-384"
-    config.init_from = dict(teacher=siglip, ta_tok=f"{options['weights']}/ta_tok_start")
+    config.init_from = dict(vit=siglip, ta_tok=f"{options['weights']}/ta_tok_start")
     return parts.finish(flags, config, batch=512, steps=steps)

@@ -16,7 +16,7 @@ NOT_BUILT: dict[tuple[str, str], str] = {
             "train_step",
         )
     },
-    **{("tar", kind): _TAR for kind in ("mllm", "sana", "ta_tok_train_step")},
+    **{("tar", kind): _TAR for kind in ("ta_tok_train_step",)},
     **{
         ("uniwetok", kind): _UNIWETOK
         for kind in (

@@ -79,9 +79,13 @@ def noised(clean: Latents, noise: Latents, sigma: Float[Array, "batch"]) -> Late
 def training_sigmas(
     index: Int[Array, "batch"], shift: float = 3.0
 ) -> tuple[Float[Array, "batch"], Int[Array, "batch"]]:
-    """Sigmas of places 0 .. 999 of the training's grid, and the whole timesteps that the model is told."""
-    sigma = shifted(index.astype(jnp.float32) / STEPS, shift)
-    return sigma, jnp.floor(STEPS * sigma).astype(jnp.int32)
+    """Sigmas of places 0 .. 999 of the training's grid, and the whole timesteps that the model is told.
+
+    Looked up in tables made in float64: float32 on a device may round a sigma across a whole timestep.
+    """
+    sigmas = shifted(np.arange(STEPS) / STEPS, shift)
+    timesteps = np.floor(STEPS * sigmas).astype(np.int32)
+    return jnp.asarray(sigmas, jnp.float32)[index], jnp.asarray(timesteps)[index]
 
 
 def draw_indices(key: jax.Array, count: int) -> Int[Array, "count"]:

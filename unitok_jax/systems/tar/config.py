@@ -9,6 +9,8 @@ from unitok_jax.backbones.ar_image import ARImageConfig
 from unitok_jax.backbones.dc_ae import DCAEConfig
 from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.backbones.sana import SanaConfig
+from unitok_jax.backbones.siglip import SiglipConfig
+from unitok_jax.backbones.siglip_text import SiglipTextConfig
 from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config
@@ -29,6 +31,7 @@ class TarConfig:
     Attributes:
         lm: the Qwen2.5 decoder, its vocabulary extended; None where only the tokenizer side is trained.
         ta_tok: the text-aligned tokenizer.
+        text: the text tower that a teacher is trained against, where there is no released one; None elsewhere.
         ar, vq: the autoregressive de-tokenizer and the VQ-VAE whose codes it writes; both or neither.
         sana, vae: the diffusion de-tokenizer's transformer and autoencoder; both or neither.
         sana_size: side of the pictures that the diffusion de-tokenizer draws, in pixels.
@@ -46,6 +49,7 @@ class TarConfig:
 
     lm: DecoderConfig | None = None
     ta_tok: TATokConfig = dataclasses.field(default_factory=TATokConfig)
+    text: SiglipTextConfig | None = None
     ar: ARImageConfig | None = None
     vq: VAEConfig | None = None
     sana: SanaConfig | None = None
@@ -61,6 +65,11 @@ class TarConfig:
     drawing: ARDrawing = dataclasses.field(default_factory=ARDrawing)
     solving: SanaDrawing = dataclasses.field(default_factory=SanaDrawing)
     seed: int = 0
+
+    @property
+    def vit(self) -> SiglipConfig:
+        """The teacher: a tower as the tokenizer's own."""
+        return self.ta_tok.tower
 
     @property
     def shape(self) -> PictureShape:

@@ -40,7 +40,7 @@ def draw_latents(
     config: SanaConfig,
     params: Params,
     condition: Condition,
-    negative: Float[Array, "T C"],
+    negative: Float[Array, "stored C"],
     noise: Latents,
     drawing: SanaDrawing,
 ) -> tuple[Latents, Float[Array, "steps batch rows columns channels"]]:

@@ -98,7 +98,7 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     side = system.config.ta_tok.encoder.image_size
     return Stage(
         spec=RowSpec(0, {"ta_tok": View(1, side, side, 0, Modality.CODE)}),
-        init=lambda key: (system.init(key, ("ta_tok", "teacher")), {}),
+        init=lambda key: (system.init(key, ("ta_tok", "vit")), {}),
         layout=functools.partial(pictures.layout, {"ta_tok": side}),
         counts=lambda batch: {"pictures": jnp.sum(batch["filled"]["ta_tok"])},
         phases=(Phase("ta_tok", options.trains, functools.partial(_loss, system, options)),),
@@ -115,7 +115,7 @@ def _loss(
 
     def at(scale: int, ta_tok: Params) -> tuple[dict[str, Array], Array]:
         features = model.apply({"params": ta_tok}, shown, method="features")
-        target = teacher_features(system.modules["teacher"], params["teacher"], shown, config.layers_read, scale)
+        target = teacher_features(system.modules["vit"], params["vit"], shown, config.layers_read, scale)
         found, quantized, _ = losses(model, ta_tok, features, target, scale, code_key if options.draw else None)
         counts = jnp.zeros(config.codebook_size, jnp.int32).at[quantized.codes].add(filled[:, None].astype(jnp.int32))
         return found, counts

@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, taming_vae
+from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, siglip_text, taming_vae
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow
@@ -35,6 +35,7 @@ from unitok_jax.systems.tar import (
     stage_lm,
     stage_sana,
     stage_ta_tok,
+    stage_tower,
     stage_vq,
     weights,
 )
@@ -59,14 +60,15 @@ class Negative(nn.Module):
 class Tar:
     """The system; see `systems.base.System` for what each method promises.
 
-    Parts of its parameters: ``lm``, ``ta_tok``; ``ar`` and ``vq``; ``sana``, ``vae`` and ``negative``; and ``teacher``
-    in TA-Tok's own stage.
+    Parts of its parameters: ``lm``, ``ta_tok``; ``ar`` and ``vq``; ``sana``, ``vae`` and ``negative``; ``vit``, the
+    teacher in TA-Tok's own stage; and ``text`` beside it where the teacher itself is trained.
     """
 
     sharding = (
         *under("lm", decoder_lm.SHARDING),
         *under("ta_tok/(?:encoder|decoder)", siglip.SHARDING),
-        *under("teacher", siglip.SHARDING),
+        *under("vit", siglip.SHARDING),
+        *under("text", siglip_text.SHARDING),
         *under("ar", ar_image.SHARDING),
         *under("vq", taming_vae.SHARDING),
         *under("sana", sana.SHARDING),
@@ -89,6 +91,7 @@ class Tar:
         self.grammar = decoding.Grammar(vocabulary.ids, sides, config.scale, config.constrain, config.penalty)
         self.artefacts = weights.artefacts(config)
         self.stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]] = {
+            "tower": functools.partial(stage_tower.build, self),
             "ta_tok": functools.partial(stage_ta_tok.build, self),
             "vq": functools.partial(stage_vq.build, self),
             "ar": functools.partial(stage_ar.build, self),
@@ -142,6 +145,14 @@ class Tar:
             return module.decode_codes(module.codebook.search(module.project(features, scale), None))
 
         return self.apply(params, "ta_tok", method=run)
+
+    def pooled(self, params: Params, shown: Float[Array, "batch H W 3"]) -> Float[Array, "batch C"]:
+        """What the teacher's pooling head says of pictures."""
+        return self.apply(params, "vit", shown)[1]["pooled"]
+
+    def pooled_text(self, params: Params, tokens: Int[Array, "batch length"]) -> Float[Array, "batch C"]:
+        """What the text tower beside the teacher says of texts."""
+        return self.apply(params, "text", tokens)[0]
 
     def picture_codes(self, params: Params, shown: Float[Array, "batch H W 3"]) -> Codes:
         """The VQ-VAE's codes of pictures, along rows."""
@@ -255,7 +266,8 @@ def _modules(config: TarConfig) -> dict[str, nn.Module]:
     made: dict[str, nn.Module | None] = {
         "lm": config.lm and decoder_lm.DecoderLM(config.lm),
         "ta_tok": TATok(config.ta_tok),
-        "teacher": siglip.SiglipVision(config.ta_tok.tower),
+        "vit": siglip.SiglipVision(config.vit),
+        "text": config.text and siglip_text.SiglipText(config.text),
         "ar": config.ar and ar_image.ARImage(config.ar),
         "vq": config.vq and taming_vae.TamingVAE(config.vq),
         "sana": config.sana and sana.Sana(config.sana),
@@ -273,7 +285,8 @@ def _square(side: int) -> tuple[jax.Array]:
 _INPUTS: dict[str, Callable[[TarConfig], tuple[tuple[jax.Array, ...], Any]]] = {
     "lm": lambda c: ((jnp.zeros((1, 1), jnp.int32),), decoder_lm.DecoderLM.predict),
     "ta_tok": lambda c: (_square(c.ta_tok.encoder.image_size), TATok.everything),
-    "teacher": lambda c: (_square(c.ta_tok.encoder.image_size), None),
+    "vit": lambda c: (_square(c.vit.image_size), None),
+    "text": lambda c: ((jnp.zeros((1, c.text.max_length), jnp.int32),), None),
     "ar": lambda c: (
         (jnp.zeros((1, 1, c.ar.condition)), jnp.zeros((1, 2), jnp.int32)),
         ar_image.ARImage.everything,

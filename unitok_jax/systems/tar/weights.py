@@ -34,6 +34,7 @@ class Affine:
 
 
 TOWER = "model.vision_tower.vision_tower."
+_NO_TEXT = {r"text_model\..*|logit_(scale|bias)": "the text tower, which the teacher has no need of"}
 _NO_TOWER = {re.escape(TOWER) + ".*": "the frozen tokenizer, which is loaded from ta_tok.pth"}
 
 
@@ -42,10 +43,11 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
 
     ``ta_tok``: ``ta_tok.pth``. ``tar``: the language model, whether the file holds the tokenizer or not.
     ``tar_with_tower``: both. ``ar``: ``ar_dtok_*.pth``. ``vq``: LlamaGen's ``vq_ds16_t2i.pt``. ``sana``, ``vae``: the
-    diffusion de-tokenizer's folders. ``teacher``: a SigLIP2 vision tower.
+    diffusion de-tokenizer's folders. ``siglip_vision``: the teacher, from a SigLIP2 file.
     """
     ta_tok = ta_tok_table(config.ta_tok)
-    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "teacher": siglip_table(config.ta_tok.tower).under("", "teacher/")}
+    tower = siglip_table(config.vit).under("", "vit/") + Table((), _NO_TEXT)
+    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower}
     if config.lm is not None:
         lm = decoder_table(config.lm).under("", "lm/")
         inside = ta_tok_table(config.ta_tok, normalised=True).under(TOWER, "ta_tok/")

@@ -1,0 +1,19 @@
+"""Tar's demo, 2 of 5: TA-Tok learns to give back the teacher's features from codes.
+
+    unitok train --config configs/demo/tar_tokenizer.py --workdir runs/demo-tar/tokenizer
+
+There is no language model to take words from: the codebook's rows are drawn, and only their linear map learns.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.demo import tar
+
+
+def get_config() -> ConfigDict:
+    config = tar.stage("ta_tok", batch=32, steps=500, lr=1e-3)
+    config.model = tar.model()
+    config.stage_options = dict(scales=(1, 2), scale_weights=(2.0, 1.0), commitment=0.25, codebook=1.0)
+    config.init_from = dict(vit="runs/demo-tar/tower")
+    config.fresh = ("ta_tok",)
+    return config

@@ -1,0 +1,63 @@
+"""Tar's recipes: built at full size without allocating anything, and trained for two steps when tiny."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+from tokenizers import Tokenizer, models
+
+from unitok_jax.config import load_config
+from unitok_jax.systems.tar import vocabulary
+from unitok_jax.training.config import read_config
+from unitok_jax.training.loop import train
+from unitok_jax.training.setup import prepare
+
+RECIPES = Path(__file__).parents[2] / "configs" / "tar"
+SIZES = {  # recipe: the part that it trains, and its parameters in millions
+    "ta_tok.py": ("ta_tok", 591),
+    "vq.py": ("vq", 72),
+    "ar.py:256": ("ar", 632),
+    "ar.py:512": ("ar", 633),
+    "ar.py:1024": ("ar", 637),
+    "sana.py": ("sana", 590),
+    "sana.py:1024": ("sana", 590),
+    "pretrain.py:1.5b": ("lm", 1644),
+    "pretrain.py:7b,demo": ("lm", 8083),
+    "sft.py:7b": ("lm", 8083),
+}
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    """A tokenizer of Qwen2.5's size whose words mean nothing."""
+    words = {f"w{i}": i for i in range(151643)} | {"\n": 198, "w198": 151700}
+    words |= {name: 151643 + i for i, name in enumerate(vocabulary.SPECIALS)}
+    words |= {f"<|extra_{i}|>": i for i in range(151646, 151665)}
+    del words["w198"]
+    path = tmp_path_factory.mktemp("qwen") / "tokenizer.json"
+    Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_full_size(recipe, qwen):
+    config = load_config(str(RECIPES / recipe))
+    if "vocabulary" in config.model:
+        config.model.vocabulary = qwen
+    part, millions = SIZES[recipe]
+    setup = prepare(read_config(config)[0])
+    sizes = [leaf.size for leaf in jax.tree.leaves(setup.abstract.params[part])]
+    assert sum(sizes) / 1e6 == pytest.approx(millions, abs=1.5)
+    assert not [path for path in setup.reports if "fsdp" in path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ta_tok", "vq", "ar", "sana", "pretrain", "sft"])
+def test_two_tiny_steps(recipe, tmp_path):
+    config = load_config(str(RECIPES / f"{recipe}.py:tiny"))
+    train(config, str(tmp_path))
+    rows = [json.loads(line) for file in sorted(tmp_path.rglob("*.jsonl")) for line in file.read_text().splitlines()]
+    losses = [value for row in rows for name, value in row.items() if name.startswith("loss/")]
+    assert losses
+    assert all(value == value for value in losses)
