@@ -22,6 +22,7 @@ FLOORS = (
     ("inference",),
     ("evaluation",),
     ("training",),
+    ("conversion",),
     ("cli", "web"),
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -41,7 +42,8 @@ class Command:
     @property
     def function(self) -> Callable[[Any], None]:
         """What runs it; imported only now, so that help is quick."""
-        return getattr(importlib.import_module(f"unitok_jax.cli.{self.module}"), self.name)
+        name = f"{self.name}_" if keyword.iskeyword(self.name) else self.name
+        return getattr(importlib.import_module(f"unitok_jax.cli.{self.module}"), name)
 
 
 def _config(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +131,33 @@ def _tokenize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-pictures", action="store_true", help="keep codes only, not the pictures beside them")
 
 
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="files, folders or hub ids (owner/name, owner/name@revision, owner/name@revision:file) that together hold "
+        "the parts of a model",
+    )
+    parser.add_argument("--system", required=True, help="whose checkpoints they are, such as unitoken")
+    parser.add_argument("--variant", default="auto", help="what they are, if their keys do not tell (default: auto)")
+    parser.add_argument("--vocabulary", metavar="FILE", help="text tokenizer JSON, if none stands beside them")
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="a recipe that says the model, in their place")
+    parser.add_argument("--revision", help="branch, tag or commit of the hub ids")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", metavar="DIR", help="a run (its last step) or an import")
+    parser.add_argument("--checkpoint", metavar="DIR", help="one step of a run, WORKDIR/checkpoints/STEP")
+    parser.add_argument(
+        "--format", default="upstream", help="upstream (the published project's) or transformers (default: upstream)"
+    )
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: what each parameter has)")
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+
+
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", metavar="PATH", help="a workdir, a recipe FILE.py[:ARG], or a checkpoint file or folder"
@@ -199,6 +228,22 @@ COMMANDS = {
             "writes a source's pictures as codes, in shards that training reads",
             "unitok tokenize --workdir runs/demo/tokenizer --source jsonl path=data/train.jsonl --out codes --shards 8",
             _tokenize,
+        ),
+        Command(
+            "import",
+            "convert",
+            "reads published PyTorch checkpoints into a folder that the other commands use",
+            "unitok import OceanJay/UniToken-base-StageII tokenizer/vqgan.ckpt --system unitoken --out imported\n"
+            "unitok import Lumina-mGPT-7B-512 --system unitoken --variant lumina_mgpt --out lm",
+            _import,
+        ),
+        Command(
+            "export",
+            "convert",
+            "writes a model as files that PyTorch users load",
+            "unitok export --workdir runs/stage2 --format upstream --out exported --dtype bfloat16\n"
+            "unitok export --checkpoint runs/stage2/checkpoints/1000 --format transformers --out chameleon",
+            _export,
         ),
         Command(
             "inspect",
