@@ -29,7 +29,7 @@ def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
     written = []
     if {"lm", "vit", "adapter"} <= set(parts):
         # What UniToken's own config.json does not tell, and an import of this one need not guess.
-        variant = "anyres" if getattr(config, "canvases", ()) else "base"
+        variant = "anyres" if config.canvases else "base"
         told = {"unitoken_variant": variant, "unitoken_crop": config.image_size}
         told["vision_config"] = _vision_document(config)
         documents = {"config.json": _json({**_lm_document(config), **told})}

@@ -7,8 +7,8 @@ from typing import Any
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
 from unitok_jax.systems.release import Found
-from unitok_jax.systems.unitoken import config as released
 from unitok_jax.systems.unitoken import published_model as model
+from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
 from unitok_jax.systems.unitoken.published_files import layouts
 from unitok_jax.systems.unitoken.vocabulary import code_name, load
 
@@ -140,7 +140,7 @@ def _views(found: Found | None, variant: str) -> tuple[dict[str, Any], tuple[str
     if variant == "auto" and found:
         named = [name for name in ("anyres", "base") if name in found.where.lower()]
         variant = told or next(iter(named), "auto")
-    anyres = {"canvases": released.RELEASED_CANVASES} if variant == "anyres" else {}
+    anyres = {"canvases": RELEASED_CANVASES} if variant == "anyres" else {}
     if variant != "auto" or found is None:
         return anyres, ()
     text = "taken as base: AnyRes has the same keys and shapes, and no name tells; --variant anyres if it is that"
