@@ -149,6 +149,7 @@ def stage(flags: frozenset[str], config: ConfigDict) -> ConfigDict:
             guidance=5.5 if "paper" in flags else 3.0,
             max_steps=1536,
         ),
+        chat=dict(text=dict(top_k=5), image=dict(top_k=2000), max_steps=2048),
         prompts=dict(generate=PROMPT),
         batch_size=8,
     )
@@ -157,5 +158,6 @@ def stage(flags: frozenset[str], config: ConfigDict) -> ConfigDict:
         config.optimizer.schedule.warmup = 1.0
         config.log_every = 1
         config.fresh, config.init_from = ("lm", "vit", "adapter", "vqgan"), {}
-        config.inference.read.max_steps, config.inference.draw.max_steps = 4, 40
+        config.inference.read.max_steps = 4
+        config.inference.draw.max_steps = config.inference.chat.max_steps = 40
     return config

@@ -29,7 +29,7 @@ def run(capsys, trained, command, *argv):
 def test_pictures_of_all_shapes_are_captioned_in_one_batch(trained, capsys):
     pictures = [trained / f"{i}.png" for i in range(3)]
     code, together, _ = run(capsys, trained, "caption", *pictures)
-    assert code == 0 and [line.split("\t")[0] for line in together.splitlines()] == list(map(str, pictures))
+    assert code == 0 and all(f"{path}\t" in together for path in pictures)
     _, alone, _ = run(capsys, trained, "caption", pictures[1])
     assert alone in together
     assert run(capsys, trained, "ask", "--question", "which?", pictures[0])[0] == 0

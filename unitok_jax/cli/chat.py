@@ -28,8 +28,9 @@ def chat(args: argparse.Namespace) -> None:
     talk, asks = Chat(pipeline, decoding, args.seed), sys.stdin.isatty()
     if asks:
         print(HOW, file=sys.stderr)
+    replies = 0
     with using(pipeline, config):
-        for number, line in enumerate(_lines(asks), start=1):
+        for line in _lines(asks):
             command, _, rest = line.partition(" ")
             if command == "/image":
                 waiting += read_pictures(shlex.split(rest))
@@ -38,8 +39,8 @@ def chat(args: argparse.Namespace) -> None:
                 raise UserError(f"{command}: no such command of a chat; there are /image FILE... and /draw MESSAGE")
             draw = command == "/draw"
             reply = talk.say(rest if draw else line, waiting, draw=draw)
-            waiting = []
-            _tell(reply.text, reply.images, args.out, number)
+            waiting, replies = [], replies + 1
+            _tell(reply.text, reply.images, args.out, replies)
 
 
 def _lines(asks: bool) -> Iterator[str]:
