@@ -11,6 +11,7 @@
 #   make demo-dualtoken-short  the same with a few steps a stage
 #   make demo-uniwetok  trains a small UniWeTok on the digits, writes runs/demo-uniwetok/report.html
 #   make demo-uniwetok-short  the same with a few steps a stage
+#   make plans       what every recipe takes of a pod, into docs/plans.md (hours)
 #   make lint        format, lint and types
 #   make lock        writes requirements/lock-py3XX.txt anew for the Python in use
 #   make clean       removes .venv, runs/ and caches
@@ -31,11 +32,11 @@ bin := $(VENV)/bin
 started := $(shell date +%s)
 stages := tokenizer tower stage1 stage2
 
-.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all smoke proofs lint lock clean
+.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all smoke proofs plans lint lock clean
 setup: $(VENV)/.base
 
 # A set-up is as good as its inputs: it is made again when these change.
-$(VENV)/.base $(VENV)/.test $(VENV)/.parity: pyproject.toml setup.py $(wildcard requirements/*)
+$(VENV)/.base $(VENV)/.test $(VENV)/.tpu $(VENV)/.parity: pyproject.toml setup.py $(wildcard requirements/*)
 
 $(bin)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -53,6 +54,10 @@ $(VENV)/.base: | $(bin)/python
 
 $(VENV)/.test: | $(bin)/python
 	$(install) -e '.[test]'
+	@touch $@ $(VENV)/.base
+
+$(VENV)/.tpu: | $(bin)/python
+	$(install) -e '.[tpu]'
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.parity: | $(bin)/python
@@ -141,6 +146,12 @@ test: $(VENV)/.test
 	$(pytest) -m 'not ($(marked))'
 
 test-all: test proofs
+
+# Every recipe's train step, compiled for TPU slices that are not there. Killed and called again, it goes on.
+recipes = $(filter-out configs/demo/%,$(shell grep -l 'def get_config' configs/*/*.py))
+
+plans: $(VENV)/.tpu
+	$(bin)/python -m unitok_jax.planning.table docs/plans.md $(recipes)
 
 proofs: $(VENV)/.parity
 	$(pytest) -m '$(marked)'

@@ -22,6 +22,7 @@ FLOORS = (
     ("inference",),
     ("evaluation",),
     ("training",),
+    ("planning",),
     ("conversion",),
     ("cli", "web"),
 )

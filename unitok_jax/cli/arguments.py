@@ -49,6 +49,16 @@ class Command:
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the recipe, and its variant if any")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="config, checkpoints and metrics; may be gs://")
+    parser.add_argument("--profile", metavar="FIRST[:COUNT]", help="trace COUNT (3) steps into DIR/profile")
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the recipe, and its variant if any")
+    parser.add_argument("--topology", required=True, metavar="TPU", help="chips of a slice, such as v5p:4x4x4")
+    parser.add_argument("--slices", type=int, default=1, help="slices, joined over DCN (default: %(default)s)")
+    parser.add_argument("--search", action="store_true", help="try the meshes and batches that divide the topology")
+    parser.add_argument("--decode", action="store_true", help="prefill and decode step in the place of the train step")
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +100,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the recipe's)")
     parser.add_argument("--temperature", type=float, help="of the picture's codes (default: the recipe's)")
     parser.add_argument("--system", help="refuse a workdir of another system")
-    parser.add_argument(
-        "--detokenizer", help="what draws from the codes, where a model has several, such as ar or sana"
-    )
+    parser.add_argument("--detokenizer", help="what draws, where a model has several: ar, sana")
     parser.add_argument("--resolution", type=int, help="side of the pictures, where a model has several")
     parser.add_argument(
         "--top-k", type=int, help="likeliest codes that may be drawn, 0 for all (default: the recipe's)"
@@ -174,6 +182,15 @@ COMMANDS = {
             "unitok train --config configs/demo/tokenizer.py --workdir runs/tokenizer\n"
             "unitok train --config configs/demo/tokenizer.py --workdir runs/long --config.steps=5000",
             _config,
+            overrides=True,
+        ),
+        Command(
+            "plan",
+            "plan",
+            "compiles a recipe for TPUs that are not there: memory, collectives, an estimate of time",
+            "unitok plan --config configs/unitoken/base_stage2.py --topology v5p:4x4x4\n"
+            "unitok plan --config configs/unitoken/base_stage2.py:packed --topology v6e:16x16 --slices 2 --search",
+            _plan,
             overrides=True,
         ),
         Command(
@@ -307,7 +324,8 @@ def _add(commands: Any, command: Command) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     if command.overrides:
-        parser.usage = f"unitok {command.name} --config FILE[:ARG] --workdir DIR [--config.KEY=VALUE ...]"
+        where = "--topology TPU" if command.name == "plan" else "--workdir DIR"
+        parser.usage = f"unitok {command.name} --config FILE[:ARG] {where} [--config.KEY=VALUE ...]"
     command.add(parser)
     return parser
 

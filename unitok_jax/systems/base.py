@@ -104,12 +104,14 @@ class Emission(NamedTuple):
         done: bool [R], rows that have ended; what they emit from now on is dropped.
         restart: bool [R], rows whose context starts anew with this emission (an unconditional row when its
             image begins): their cache length is set to 0 before `embeds` are read.
+        count: int32 [R], how many of the P positions a row reads; None is all. The others are as if not there.
     """
 
     codes: jax.Array
     embeds: jax.Array
     done: jax.Array
     restart: jax.Array
+    count: jax.Array | None = None
 
 
 @runtime_checkable
@@ -186,6 +188,15 @@ def build(name: str, model: Mapping[str, Any]) -> System:
     if name not in available():
         raise UserError(f"config.system: no system {name!r}.{near(name, available())}")
     return importlib.import_module(f"unitok_jax.systems.{name}").build(model)
+
+
+def without_files(name: str, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same `config.model`, with stand-ins for text files that are not there, so that shapes alone can be planned.
+
+    A system whose `build` needs such files has a function of this name.
+    """
+    function = getattr(importlib.import_module(f"unitok_jax.systems.{name}"), "without_files", None)
+    return model if function is None else function(model)
 
 
 def build_stage(system: System, name: str, options: Mapping[str, Any]) -> Stage:

@@ -14,7 +14,9 @@ from unitok_jax.systems.base import Params
 from unitok_jax.training.checkpoints import Checkpoints
 from unitok_jax.training.config import TrainConfig, claim_workdir, read_config
 from unitok_jax.training.feed import Feed
+from unitok_jax.training.flops import ideal_seconds
 from unitok_jax.training.metrics import MetricWriter, Window
+from unitok_jax.training.profiling import Profiler, ProfileSteps
 from unitok_jax.training.progress import Progress
 from unitok_jax.training.setup import prepare
 from unitok_jax.training.state import TrainState, average_params
@@ -25,7 +27,9 @@ AHEAD = 2  # steps that may be queued on the device: enough to keep it busy, few
 Samples = Callable[[Params, int], None]  # draws a sheet of samples from the parameters after a step
 
 
-def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) -> TrainState:
+def train(
+    config: Any, workdir: epath.PathLike, samples: Samples | None = None, profile: ProfileSteps | None = None
+) -> TrainState:
     """Trains, or goes on from the workdir's last complete checkpoint.
 
     Killed at any moment and called again, it ends in the same state with the same metrics (``time/`` apart). After
@@ -35,6 +39,7 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
         config: a recipe, see `TrainConfig`.
         workdir: a local or bucket path, for config, checkpoints and metrics.
         samples: called every `config.sample_every` steps.
+        profile: steps to trace into ``workdir/profile``.
 
     Returns:
         The last state.
@@ -49,13 +54,15 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
     # What to train, and where.
     setup = prepare(config)
     claim_workdir(workdir, plain, write=first)
-    progress = Progress(workdir.name, config.steps, [phase.name for phase in setup.stage.phases])
+    phases = [phase.name for phase in setup.stage.phases]
+    progress = Progress(workdir.name, config.steps, phases, ideal=ideal_seconds(config, setup.mesh))
     for report in setup.reports:
         progress.say(f"not sharded: {report}")
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(setup.mesh))
         notice = stack.enter_context(Notice())
+        profiler = stack.enter_context(contextlib.closing(Profiler(workdir, profile)))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.keep)))
         feed = stack.enter_context(contextlib.closing(Feed(config, setup.stage, setup.mesh)))
 
@@ -78,7 +85,9 @@ def train(config: Any, workdir: epath.PathLike, samples: Samples | None = None) 
         for step in range(start + 1, config.steps + 1):
             with progress.waiting(queued[-1] if queued else None):
                 batch, notes = feed.next()
+            profiler.before(step)
             state, aux = train_step(state, batch)
+            profiler.after(step, aux["skipped_in_a_row"].value)
             window.add(aux, notes)
             queued.append(aux["skipped_in_a_row"].value)
             if len(queued) > AHEAD:

@@ -17,10 +17,15 @@ class Progress:
         steps: where it ends.
         phases: names of the phases, whose losses are told.
         out: where the line goes.
+        ideal: seconds that a step's FLOPs take at the peak of all chips; MFU is the share of the time that this is.
+            None where it is not known.
     """
 
-    def __init__(self, name: str, steps: int, phases: Sequence[str], out: TextIO | None = None):
+    def __init__(
+        self, name: str, steps: int, phases: Sequence[str], out: TextIO | None = None, ideal: float | None = None
+    ):
         self._name, self._steps, self._phases, self._out = name, steps, phases, out or sys.stderr
+        self._ideal = ideal
         self.begin(0)
 
     def begin(self, step: int) -> None:
@@ -48,6 +53,8 @@ class Progress:
         per_step = seconds / max(step - self._step, 1)
         row = {"time/step_ms": 1000 * per_step, "time/input_wait": self._waited / seconds}
         row |= {f"time/{name}_per_s": values[name] / seconds for name in ("tokens", "images") if name in values}
+        if self._ideal is not None:
+            row["time/mfu"] = self._ideal / per_step
         row["time/eta_s"] = per_step * (self._steps - step)
         self.begin(step)
         return row
@@ -57,6 +64,7 @@ class Progress:
         names = ["loss"] if len(self._phases) == 1 else self._phases
         shown = [f"{name} {row[f'loss/{phase}']:.4f}" for name, phase in zip(names, self._phases, strict=True)]
         shown += [f"{row[f'time/{n}_per_s']:,.0f} {n}/s" for n in ("tokens", "images") if f"time/{n}_per_s" in row]
+        shown += [f"MFU {row['time/mfu']:.1%}"] if "time/mfu" in row else []
         shown += [f"input wait {row['time/input_wait']:.0%}", f"ETA {_duration(row['time/eta_s'])}"]
         self.say(f"step {step}/{self._steps}  " + "  ".join(shown))
 

@@ -1,0 +1,105 @@
+"""The programs that a plan compiles: a recipe's train step, or its prefill and decode, for chips that may be absent."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from unitok_jax.data.example import Example, Task, Turn
+from unitok_jax.errors import UserError
+from unitok_jax.inference import decode as loop
+from unitok_jax.inference.prompts import prompt_batch
+from unitok_jax.inference.settings import InferenceSettings
+from unitok_jax.parallel.mesh import batch_sharding
+from unitok_jax.sampling.draw import sample_keys
+from unitok_jax.sampling.guidance import rows_per_sample
+from unitok_jax.settings import from_config
+from unitok_jax.systems import base
+from unitok_jax.training.config import TrainConfig
+from unitok_jax.training.flops import abstract_batch
+from unitok_jax.training.setup import Setup, prepare
+
+PROMPT = "a red apple on a wooden table, soft morning light, photograph"
+
+
+class Program(NamedTuple):
+    """A program lowered for its devices."""
+
+    name: str
+    lowered: jax.stages.Lowered
+
+
+def absent_devices(topology: str, slices: int) -> Sequence[jax.Device]:
+    """The devices of a TPU topology, made known by libtpu on a machine that has none.
+
+    Raises:
+        UserError: without libtpu, or if it does not know the topology.
+    """
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        import libtpu  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "plan: needs libtpu, which compiles for TPUs without one; pip install 'unitok-jax[tpu]'"
+        ) from None
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, num_slices=slices).devices
+    except Exception as error:  # libtpu raises what it likes
+        raise UserError(f"--topology {topology}: libtpu does not know it ({str(error).splitlines()[0]})") from error
+
+
+def set_up(config: TrainConfig, devices: Sequence[jax.Device]) -> Setup:
+    """A recipe's pieces on devices that need not exist; files that only text needs may be missing."""
+    model = base.without_files(config.system, config.model)
+    return prepare(dataclasses.replace(config, model=model), devices)
+
+
+def train_program(setup: Setup) -> Program:
+    """The train step."""
+    config = setup.config
+    sharding = batch_sharding(setup.mesh)
+    batch = abstract_batch(setup.stage, config.batch_size, config.data_settings.codes, sharding)
+    step = setup.train_step()
+    with jax.set_mesh(setup.mesh):
+        return Program("train step", step.lower(setup.abstract, batch))
+
+
+def decode_programs(setup: Setup) -> Iterator[Program]:
+    """The prefill and the decode loop of drawing `config.inference.batch_size` pictures."""
+    settings = from_config(InferenceSettings, setup.config.inference, "config.inference")
+    decoding, system, dtype = settings.draw, setup.system, setup.config.compute_dtype
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), setup.abstract.params)
+    batch = _prompts(setup, settings)
+    keys = jax.eval_shape(sample_keys, jax.ShapeDtypeStruct((settings.batch_size,), np.int32))
+    with jax.set_mesh(setup.mesh):
+        prefill = loop.prefill.lower(system, params, batch, keys, decoding)
+        yield Program("prefill", prefill)
+        state = _in_shardings(prefill, system, params, batch, keys, decoding)
+        steps = jax.ShapeDtypeStruct((), np.int32)
+        yield Program("decode step", loop.decode_chunk.lower(system, params, state, decoding, steps))
+
+
+def _prompts(setup: Setup, settings: InferenceSettings) -> Any:
+    """Rows of one prompt that asks for a picture; as they lie in the decode's batch."""
+    text = settings.prompt("generate").replace("{caption}", PROMPT)
+    example = Example("plan", (Turn("user", text),), task=Task.GENERATION)
+    rows = [setup.system.prompt(example)] * settings.batch_size
+    if rows_per_sample(settings.draw) == 2:
+        rows += [setup.system.unconditional(example)] * settings.batch_size
+    sharding = batch_sharding(setup.mesh)
+    if len(rows) % int(np.prod([setup.mesh.shape[axis] for axis in ("data", "fsdp")])):
+        sharding = None  # too few rows to go round
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), dict(prompt_batch(rows)))
+
+
+def _in_shardings(prefill: jax.stages.Lowered, *arguments: Any) -> Any:
+    """The state that prefill hands over, lying as it leaves it."""
+    system, params, batch, keys, decoding = arguments
+    shapes = jax.eval_shape(lambda p, b, k: loop.prefill(system, p, b, k, decoding), params, batch, keys)
+    places = prefill.compile().output_shardings
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)
