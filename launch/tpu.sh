@@ -115,8 +115,9 @@ create() {
     SUSPENDED | FAILED | SUSPENDING)
       say "$name: an old request still holds quota; deleting it"
       remove || return
-      until [[ $dry_run == yes || $(state) == NONE ]]; do sleep "$POLL"; done
+      until_gone
       ;;
+    DELETING) until_gone ;;
     UNKNOWN) return 3 ;;
     *) say "$name: there already"; return 0 ;;
   esac
@@ -166,6 +167,10 @@ remove() {
   call gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet --async
 }
 
+until_gone() {
+  until [[ $dry_run == yes || $(state) == NONE ]]; do sleep "$POLL"; done
+}
+
 status() {
   printf '%s %s\n' "$name" "$(state)"
   local each
@@ -191,7 +196,11 @@ watch_run() {
         if ((code)); then
           lost=$((lost + 1))
           say "$(node 0) does not answer ($lost of $SSH_TRIES)"
-          if ((lost >= SSH_TRIES)); then return "$LOST"; fi
+          if ((lost >= SSH_TRIES)); then
+            remove || return 1
+            until_gone
+            return "$LOST"
+          fi
         else
           lost=0
           case $now in
@@ -255,7 +264,6 @@ supervise() {
         esac
         ;;
     esac
-    if ((code == LOST)); then remove || true; fi
     if [[ $dry_run == yes ]]; then return 0; fi
     sleep "$POLL"
   done

@@ -7,6 +7,7 @@ import pytest
 PLACE = ["--project", "my project", "--zone", "z-1a"]
 NAMED = ("--name", "pod", *PLACE)
 SINGLE = (*NAMED, "--type", "v5p-128", "--bucket", "gs://b/dir")
+KEY = ("create", "delete", "start")
 COMMAND = ("unitok", "train", "--config", "a b.py:x", "--config.note=it's $HOME")
 RESOURCES = ["gcloud", "compute", "tpus", "queued-resources"]
 
@@ -151,30 +152,18 @@ def test_a_failure_of_the_run_is_not_started_again(stubs):
 
 
 def test_suspended_in_mid_run_begins_again(stubs):
-    states = (
-        "1 NOT_FOUND",
-        "0 ACTIVE",
-        "0 ACTIVE",
-        "0 SUSPENDED",
-        "0 SUSPENDED",
-        "1 NOT_FOUND",
-        "0 ACTIVE",
+    before = ("1 NOT_FOUND", "0 ACTIVE", "0 ACTIVE", "0 SUSPENDED")
+    done = supervise(
+        stubs, *before, "0 SUSPENDED", "0 DELETING", "1 NOT_FOUND", "0 ACTIVE", run=("0 host running", "0 host 0")
     )
-    done = supervise(stubs, *states, run=("0 host running", "0 host 0"))
     assert done.returncode == 0, done.stderr
-    assert [v for v in verbs(stubs) if v in ("create", "delete", "start")] == [
-        "create",
-        "start",
-        "delete",
-        "create",
-        "start",
-    ]
+    assert [v for v in verbs(stubs) if v in KEY] == ["create", "start", "delete", "create", "start"]
 
 
 def test_a_preempted_run_on_slices_that_are_still_there_begins_again(stubs):
     done = supervise(stubs, "0 ACTIVE", run=("0 host 75", "0 host 0"))
     assert done.returncode == 0, done.stderr
-    assert [v for v in verbs(stubs) if v in ("create", "delete", "start")] == ["start", "start"]
+    assert [v for v in verbs(stubs) if v in KEY] == ["start", "start"]
 
 
 def test_ssh_that_finds_nobody_for_a_moment_changes_nothing(stubs):
@@ -184,10 +173,10 @@ def test_ssh_that_finds_nobody_for_a_moment_changes_nothing(stubs):
 
 
 def test_slices_that_never_answer_again_are_replaced(stubs):
-    states = ("1 NOT_FOUND", *["0 ACTIVE"] * 4, "1 NOT_FOUND", "0 ACTIVE")
+    states = ("1 NOT_FOUND", *["0 ACTIVE"] * 4, "0 DELETING", "1 NOT_FOUND", "1 NOT_FOUND", "0 ACTIVE")
     done = supervise(stubs, *states, run=("255", "255", "255", "0 host 0"))
     assert done.returncode == 0, done.stderr
-    assert [v for v in verbs(stubs) if v in ("create", "delete", "start")] == [
+    assert [v for v in verbs(stubs) if v in KEY] == [
         "create",
         "start",
         "delete",
