@@ -18,9 +18,12 @@ from unitok_jax.backbones.siglip import SiglipConfig
 from unitok_jax.backbones.siglip_text import SiglipTextConfig
 from unitok_jax.errors import UserError
 from unitok_jax.quantizers.residual import ResidualConfig
+from unitok_jax.systems import base
+from unitok_jax.systems.dualtoken import release
 from unitok_jax.systems.dualtoken.config import DualTokenConfig
 from unitok_jax.systems.dualtoken.system import DualToken
 from unitok_jax.systems.dualtoken.weights import explain
+from unitok_jax.systems.release import Found
 from unitok_jax.weights.artefacts import recognise
 from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.transfer import plan, upstream_shapes
@@ -130,3 +133,18 @@ def test_the_file_that_no_released_code_fits_is_refused():
     assert "1152 is not a multiple of 256" in explain(RELEASED, wide)
     with pytest.raises(UserError, match="DualToken-dim256 cannot be loaded"):
         dataclasses.replace(RELEASED, pix=ResidualConfig(features=256))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [("siglip2_so400m_384_rvq8", RELEASED), ("legacy_siglip2_so400m_256_rvq4", LEGACY)]
+)
+def test_the_config_is_read_off_the_shapes(name, config):
+    shapes = manifest(f"tokenizer_{name}")
+    source = InMemory({key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()})
+    told, notes = release.recipe([Found("file", Path("file"), source, {})], "auto", None)
+    read = base.build("dualtoken", told["model"]).config
+    sem = dataclasses.replace(config.sem, kind="rq_ema")
+    assert read == dataclasses.replace(config, lm=None, sem=sem)
+    assert any("taps" in note for note in notes)
+    with pytest.raises(UserError, match="are those of"):
+        release.recipe([Found("file", Path("file"), source, {})], "tokenizer" if config is LEGACY else "legacy", None)

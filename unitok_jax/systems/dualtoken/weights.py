@@ -93,7 +93,7 @@ def explain(config: DualTokenConfig, shapes: Mapping[str, tuple[int, ...]]) -> s
         config: the model's.
         shapes: of the checkpoint's tensors by key.
     """
-    shapes = {_respelled(key): shape for key, shape in shapes.items()}
+    shapes = {respelled(key): shape for key, shape in shapes.items()}
     book, width = shapes.get("quantizer_pix.codebooks.0.weight"), config.vit.width
     if book and width % book[1]:
         return (
@@ -120,7 +120,8 @@ def explain(config: DualTokenConfig, shapes: Mapping[str, tuple[int, ...]]) -> s
     return f"this checkpoint needs {', '.join(differ)}" if differ else ""
 
 
-def _respelled(key: str) -> str:
+def respelled(key: str) -> str:
+    """A key as files since 18 March 2026 spell it."""
     for old, new in _RENAMED:
         if key.startswith(old):
             return new + key.removeprefix(old)
