@@ -99,7 +99,9 @@ class TinySystem:
         return jnp.zeros(guidance.conditional(batch["tokens"], decoding).shape[0], bool)
 
     def decode_step(self, params, hidden, state, decoding, keys):
-        logits = guidance.guide(hidden @ params["head"].T, decoding)
+        assert hidden.ndim == 2 or hidden.shape[1] == self.positions
+        last = hidden if hidden.ndim == 2 else hidden[:, -1]
+        logits = guidance.guide(last @ params["head"].T, decoding)
         codes = draw(logits, keys, decoding.image)
         done = state | (codes == STOP)
         rows = jnp.repeat(guidance.to_rows(codes, decoding)[:, None], self.positions, 1)

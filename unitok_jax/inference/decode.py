@@ -36,7 +36,8 @@ class Decode:
         step: int32, steps taken.
         keys: [B], the samples' keys.
         cache: the system's KV cache over all R rows.
-        hidden: float [R, D], what the next ids are drawn from.
+        hidden: float [R, D], what the next ids are drawn from; [R, P, D] where a step yields P > 1 positions, which
+            are all those of the prompt's last one at first.
         state: the system's own.
     """
 
@@ -69,7 +70,8 @@ def prefill(system: System, params: Params, batch: Batch, keys: Keys, decoding: 
     room = decoding.max_steps * emission.codes.shape[1]
     cache = system.new_cache(embeds.shape[0], embeds.shape[1] + room)
     hidden, cache = system.advance(params, embeds, cache, valid)
-    samples = keys.shape[0]
+    samples, parallel = keys.shape[0], emission.codes.shape[1]
+    read = jnp.take_along_axis(hidden, valid[:, None, None] - 1, axis=1)
     return Decode(
         ids=jnp.zeros((samples, room, *emission.codes.shape[2:]), jnp.int32),
         lengths=jnp.zeros(samples, jnp.int32),
@@ -77,7 +79,7 @@ def prefill(system: System, params: Params, batch: Batch, keys: Keys, decoding: 
         step=jnp.zeros((), jnp.int32),
         keys=keys,
         cache=cache,
-        hidden=jnp.take_along_axis(hidden, valid[:, None, None] - 1, axis=1)[:, 0],
+        hidden=read[:, 0] if parallel == 1 else jnp.repeat(read, parallel, axis=1),
         state=state,
     )
 
@@ -110,7 +112,7 @@ def _step(system: System, params: Params, decoding: Decoding, decode: Decode) ->
         done=decode.done | guidance.conditional(emission.done, decoding),
         step=decode.step + 1,
         cache=cache,
-        hidden=hidden[:, -1],
+        hidden=hidden[:, -1] if codes.shape[1] == 1 else hidden,
         state=state,
     )
 
@@ -120,7 +122,8 @@ def _read(system: System, params: Params, decoding: Decoding, decode: Decode, em
     lengths = jnp.where(emission.restart, 0, decode.cache.lengths)
     cache = dataclasses.replace(decode.cache, lengths=lengths)
     ended = guidance.to_rows(decode.done, decoding)
-    valid = jnp.where(ended, 0, emission.embeds.shape[1])
+    count = emission.embeds.shape[1] if emission.count is None else emission.count
+    valid = jnp.where(ended, 0, count)
     return system.advance(params, emission.embeds, cache, valid)
 
 

@@ -30,6 +30,7 @@ class Decoding:
         guidance: classifier-free guidance scale g of ``u + g (c - u)``; 1 runs no unconditional rows.
         max_steps: the most steps of the loop (a step yields one or several positions).
         grid: (rows, columns) of the codes of an image to be drawn; None is the system's own.
+        noise_steps: steps of the solver, where codes are drawn by diffusion.
     """
 
     text: Sampling = GREEDY
@@ -37,3 +38,4 @@ class Decoding:
     guidance: float = 1.0
     max_steps: int = 512
     grid: tuple[int, int] | None = None
+    noise_steps: int = 50
