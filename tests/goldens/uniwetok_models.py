@@ -18,7 +18,7 @@ def tokenizer_config(ddconfig, generative=False, groups=None):
         multipliers=tuple(ddconfig["ch_mult"]),
         res_blocks=ddconfig["num_res_blocks"],
         z_channels=ddconfig["z_channels"],
-        bit_groups=groups or 1,
+        bit_groups=groups or max(1, ddconfig["z_channels"] // 8),
         attn_blocks=ddconfig.get("attn_blocks", 0),
         heads=ddconfig.get("n_heads", 16),
         generative=hybrid or generative,
@@ -27,7 +27,6 @@ def tokenizer_config(ddconfig, generative=False, groups=None):
 
 def load_tokenizer(case, config, prefix=""):
     """(module, parameters, ``method(name)`` compiled as a whole)."""
-    config = case.settings(config)
     vae = BinaryVAE(config)
     side = 2 * config.factor
     noise = jnp.zeros((1, 2, 2, config.z_channels)) if config.generative else None

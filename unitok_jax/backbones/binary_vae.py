@@ -261,3 +261,19 @@ def draw_noise(config: BinaryVAEConfig, codes: Codes, keys: Array) -> Codes | No
     if not config.generative:
         return None
     return jax.vmap(functools.partial(jax.random.normal, shape=codes.shape[1:]))(keys)
+
+
+def last_layer(config: BinaryVAEConfig, params: dict[str, Any], aux: dict[str, Any]) -> tuple[Any, Array]:
+    """(weight -> picture, weight) of the decoder's last convolution, its input held fixed, for adaptive GAN weights.
+
+    Args:
+        config, params: of the tokenizer.
+        aux: of `BinaryVAE.decode`.
+    """
+    layer, read = params["decoder"]["conv_out"], jax.lax.stop_gradient(nn.silu(aux["norm_out"]))
+
+    def write(kernel: Array) -> Array:
+        conv = nn.Conv(3, (3, 3), padding=1, dtype=config.dtype)
+        return conv.apply({"params": {**layer, "kernel": kernel}}, read).astype(jnp.float32)
+
+    return write, layer["kernel"]

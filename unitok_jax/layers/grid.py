@@ -34,9 +34,9 @@ def patch_raster(rows: int, columns: int, side: int) -> Int[np.ndarray, "n"]:
 
 
 def patch_raster_places(
-    index: Int[Array, "*n"], columns: Int[Array, "*#n"], side: int
+    index: Int[Array, "*i"], columns: Int[Array, "*c"], side: int
 ) -> tuple[Int[Array, "*n"], Int[Array, "*n"]]:
-    """(y, x) of the token at place `index` of the patch-raster order of a grid with `columns` columns."""
+    """(y, x) of the token at place `index` of the patch-raster order of a grid with `columns` columns (broadcast)."""
     block, inside = index // side**2, index % side**2
     across = jnp.maximum(columns // side, 1)
     return block // across * side + inside // side, block % across * side + inside % side

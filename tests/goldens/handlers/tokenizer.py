@@ -18,7 +18,7 @@ from unitok_jax.quantizers import binary
 def check(case):
     given = case.config
     config = uniwetok_models.tokenizer_config(given["ddconfig"], given.get("gan_decoder", False), given["groups"])
-    vae, params, _ = load_tokenizer(case, config)
+    vae, params, _ = load_tokenizer(case, case.settings(config))
     told = (case.folder / "README.md").read_text()  # lists the sizes in the order in which they were encoded
     sizes = re.findall(r"`(\w+)\.image`", told)
     codes = {size: _check_size(case, size, vae, params) for size in sizes}

@@ -1,0 +1,94 @@
+"""UniWeTok's recipes: whole at full size without allocating it, and trained for two steps when tiny."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from unitok_jax import cli
+from unitok_jax.config import load_config
+from unitok_jax.errors import UserError
+from unitok_jax.training.config import read_config
+from unitok_jax.training.setup import prepare
+
+FOLDER = Path(__file__).parents[2] / "configs" / "uniwetok"
+ABLATIONS = ("cnn", "bs1024", "no_siglu", "no_pre,no_post", "linear_head", "no_prior", "no_query", "datacomp", "wetok")
+
+
+def recipe(name: str, *words: str):
+    return load_config(f"{FOLDER / name}.py:{','.join(words)}")
+
+
+def sizes(setup):
+    params = setup.abstract.params
+    return {part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params[part])) / 1e6 for part in params}
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "millions"),
+    [
+        ("tokenizer", "", {"vae": 621.6, "prior": 8.6, "vit": 428.3}),
+        pytest.param("tokenizer", "stage2", {"vae": 621.6}, marks=pytest.mark.slow),
+        ("c2i", "", {"generator": 242.6, "vae": 621.6}),
+        ("c2i", "bitdance,16x", {"generator": 260.1, "vae": 460.3}),
+        pytest.param("c2i", "bitdance,H", {"generator": 1008.0}, marks=pytest.mark.slow),
+        ("lm", "edit", {"vae": 621.6}),
+        pytest.param("lm", "bitdance,P64,large", {"vae": 460.3}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_recipe_is_whole_at_full_size(name, words, millions):
+    config = recipe(name, words)
+    if name == "lm":
+        config.model.vocabulary = None  # Qwen's text tokenizer does not come with the project
+    found = sizes(prepare(read_config(config)[0]))
+    assert {part: round(found[part], 1) for part in millions} == millions
+
+
+def test_words_change_what_they_say():
+    options = {words: recipe("tokenizer", words).stage_options for words in ABLATIONS}
+    assert "distill" not in options["no_pre,no_post"] and "prior" not in options["no_prior"]
+    assert options["linear_head"].distill.pool.kind == "linear" and options["wetok"].commitment == 0.25
+    assert not options["no_query"].prior.network.learned_query
+    assert recipe("tokenizer", "no_siglu").model.vae.siglu is False
+    assert recipe("tokenizer", "cnn").model.vae.attn_blocks == 0
+    assert recipe("tokenizer", "bs1024").data.batch_size == 1024
+    assert recipe("tokenizer", "stage3").init_from.vae == "runs/uniwetok/tokenizer-stage2"
+    assert recipe("lm", "bitdance,P64").model.lm.vocab_size == 151988
+    assert recipe("lm").model.lm.vocab_size == 151797
+    with pytest.raises(UserError, match="no such word 'no_siglo'"):
+        recipe("tokenizer", "no_siglo")
+
+
+def train(folder: Path, name: str, *words: str) -> list[dict]:
+    sys.path.insert(0, str(FOLDER.parents[1]))
+    spec = f"{FOLDER / name}.py:{','.join(('tiny', *words))}"
+    assert cli.main(["train", "--config", spec, "--workdir", str(folder / "run")]) == 0
+    return [json.loads(line) for path in sorted(folder.glob("run/metrics/*.jsonl")) for line in path.open()]
+
+
+def check_trained(rows: list[dict], phases: tuple[str, ...]) -> None:
+    assert [row["step"] for row in rows] == [1, 2]
+    for row in rows:
+        assert all(np.isfinite(row[f"loss/{phase}"]) and row[f"skipped/{phase}"] == 0 for phase in phases)
+        assert not row["bad_examples"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "phases"),
+    [
+        ("tokenizer", (), ("tokenizer", "discriminator")),
+        ("c2i", ("4x",), ("c2i",)),
+        ("lm", ("P4",), ("lm",)),
+        pytest.param("tokenizer", ("stage2",), ("tokenizer", "discriminator"), marks=pytest.mark.slow),
+        pytest.param("c2i", ("bitdance", "L"), ("c2i",), marks=pytest.mark.slow),
+        pytest.param("lm", ("edit",), ("lm",), marks=pytest.mark.slow),
+        *(pytest.param("tokenizer", (words,), ("tokenizer",), marks=pytest.mark.slow) for words in ABLATIONS),
+    ],
+)
+def test_a_tiny_recipe_trains(name, words, phases, tmp_path):
+    rows = train(tmp_path, name, *words)
+    check_trained(rows, phases)

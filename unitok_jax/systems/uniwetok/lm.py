@@ -1,0 +1,147 @@
+"""The unified language model on arrays: what it reads for pictures, and how its hidden states become their tokens.
+
+Source: specification, section 8; the packed forward of the release, with rows of static shape in the place of one
+flat pack. A batch's pictures come as signs, [batch, images, n, bits], in patch-raster order: square blocks of P tokens.
+`slots` count tokens: token k of the row's picture i has slot ``i n + k``.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from unitok_jax.backbones.flow_head import FlowHead, training_loss
+from unitok_jax.data.rows import Modality
+from unitok_jax.layers.grid import patch_raster_places, sincos
+from unitok_jax.layers.mlp import MLP
+from unitok_jax.systems.base import Batch, Params
+from unitok_jax.systems.uniwetok.config import UniWeTokConfig
+
+Signs = Float[Array, "batch images n bits"]
+
+
+def projector(config: UniWeTokConfig) -> MLP:
+    """What makes a token's bits an embedding of the LM."""
+    return MLP(config.lm.width, "gelu_tanh", out=config.lm.width, dtype=config.lm.dtype)
+
+
+def in_blocks(signs: Signs, columns: Int[Array, "batch images"], side: int) -> Signs:
+    """Tokens from raster order, each picture `columns` wide, to patch-raster order; what lies behind them stays."""
+    if side == 1:
+        return signs
+    place = jnp.arange(signs.shape[2])
+    y, x = patch_raster_places(place, columns[..., None], side)
+    source = jnp.minimum(y * columns[..., None] + x, signs.shape[2] - 1)
+    return jnp.take_along_axis(signs, source[..., None], axis=2)
+
+
+def positions(config: UniWeTokConfig, place: Int[Array, "*i"], columns: Int[Array, "*c"]) -> Float[Array, "*n D"]:
+    """The fixed embedding of the position on the plane of the tokens at `place` in patch-raster order."""
+    y, x = patch_raster_places(place, columns, config.side)
+    return sincos(y, x, config.lm.width)
+
+
+def token_embeds(
+    config: UniWeTokConfig,
+    params: Params,
+    signs: Float[Array, "*n bits"],
+    place: Int[Array, "*i"],
+    columns: Int[Array, "*c"],
+) -> Float[Array, "*n D"]:
+    """What the LM reads for tokens of a picture."""
+    read = projector(config).apply({"params": params["projector"]}, signs.astype(config.lm.dtype))
+    return (read + positions(config, place, columns).astype(read.dtype)).astype(read.dtype)
+
+
+def place_tokens(
+    config: UniWeTokConfig,
+    params: Params,
+    embeds: Float[Array, "batch seq D"],
+    batch: Batch,
+    signs: Signs,
+    columns: Int[Array, "batch images"],
+) -> Float[Array, "batch seq D"]:
+    """Puts the pictures' tokens at the code positions of text embeddings."""
+    count = signs.shape[2]
+    read = token_embeds(config, params, signs, jnp.arange(count), columns[..., None])
+    flat = read.reshape(len(read), -1, read.shape[-1]).astype(embeds.dtype)
+    is_code = batch["modality"] == Modality.CODE
+    slots = jnp.where(is_code, batch["slots"], 0)
+    return jnp.where(is_code[..., None], jnp.take_along_axis(flat, slots[..., None], axis=1), embeds)
+
+
+class Drawn(NamedTuple):
+    """The positions of a batch that draw tokens, gathered: K blocks of P a row.
+
+    Attributes:
+        position: where in the row.
+        token: which of the row's tokens, counted over its pictures.
+        kept: whether there is such a position at all.
+    """
+
+    position: Int[Array, "batch KP"]
+    token: Int[Array, "batch KP"]
+    kept: Bool[Array, "batch KP"]
+
+
+def draws(batch: Batch) -> Bool[Array, "batch seq"]:
+    """Positions that draw a token: learnt, and without an id to predict."""
+    return (batch["loss_weights"] > 0) & (batch["targets"] < 0)
+
+
+def gather_drawn(config: UniWeTokConfig, batch: Batch, tokens: int) -> Drawn:
+    """The positions that draw, in order, so that every P of them are one block.
+
+    Args:
+        config: of the model.
+        batch: position t draws the token that stands at t + P.
+        tokens: how many tokens a row's pictures have at most.
+    """
+    parallel, mask = config.parallel_num, draws(batch)
+    room = min(tokens, mask.shape[1]) // parallel * parallel
+    position = jnp.argsort(~mask, axis=1, stable=True)[:, :room]
+    kept = jnp.take_along_axis(mask, position, axis=1)
+    ahead = jnp.minimum(position + parallel, mask.shape[1] - 1)
+    slots = jnp.take_along_axis(batch["slots"], ahead, axis=1)
+    return Drawn(position, jnp.where(kept, slots, 0), kept)
+
+
+def drawn_pictures(drawn: Drawn, images: int, tokens: int) -> Bool[Array, "batch images"]:
+    """Which pictures of each row are drawn rather than read; `tokens` a picture."""
+    owner = jnp.where(drawn.kept, drawn.token // tokens, images)
+    rows = jnp.arange(len(owner))[:, None]
+    return jnp.zeros((len(owner), images), bool).at[rows, owner].set(True, mode="drop")
+
+
+def conditions(
+    config: UniWeTokConfig,
+    hidden: Float[Array, "batch seq D"],
+    drawn: Drawn,
+    columns: Int[Array, "batch images"],
+    n: int,
+) -> Float[Array, "blocks P D"]:
+    """What the head reads: hidden states of the drawing positions and where on the plane their tokens stand."""
+    gathered = jnp.take_along_axis(hidden, drawn.position[..., None], axis=1).astype(jnp.float32)
+    wide = jnp.take_along_axis(columns, drawn.token // n, axis=1)
+    return (gathered + positions(config, drawn.token % n, wide)).reshape(-1, config.parallel_num, hidden.shape[-1])
+
+
+def drawing_loss(
+    config: UniWeTokConfig,
+    params: Params,
+    signs: Signs,
+    condition: Float[Array, "blocks P D"],
+    drawn: Drawn,
+    noise: tuple[Array, Array],
+) -> Float[Array, "repeat blocks P"]:
+    """The head's loss of every drawn token, mean over its bits; to be masked by `drawn.kept`."""
+    flat = signs.reshape(len(signs), -1, signs.shape[-1])
+    target = jnp.take_along_axis(flat, drawn.token[..., None], axis=1).reshape(*condition.shape[:2], -1)
+    head = FlowHead(config.flow, config.vae.z_channels)
+    entries, _ = training_loss(head, params["flow"], target, condition, *noise)
+    return entries.mean(-1).reshape(-1, *condition.shape[:2])
+
+
+def denoise(config: UniWeTokConfig, params: Params, z: Array, t: Array, condition: Array) -> Any:
+    """The head."""
+    return FlowHead(config.flow, config.vae.z_channels).apply({"params": params["flow"]}, z, t, condition)
