@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from unitok_jax.data import digits
-from unitok_jax.evaluation import drawing, files, reading
+from unitok_jax.evaluation import drawing, editing, files, reading
 from unitok_jax.settings import from_config
 
 _log = logging.getLogger(__name__)
@@ -24,11 +24,13 @@ class DigitsSettings:
         seed: of the generated pictures and of the pairing of disagreeing ones.
         prompts_per_pair: pictures of each (digit, colour) trained on; 74 such pairs.
         prompts_per_unseen_pair: pictures of each of the six pairs never trained on.
+        edits: held-out pictures to edit, for models that were trained on edits.
     """
 
     seed: int = 0
     prompts_per_pair: int = 3
     prompts_per_unseen_pair: int = 10
+    edits: int = 0
 
 
 def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> dict[str, float]:
@@ -64,6 +66,8 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
         "reconstruction": lambda: drawing.reconstructions(pipeline, out),
         "codebook": lambda: drawing.codebook(pipeline, out),
     }
+    if settings.edits:
+        parts["edits"] = lambda: editing.edits(pipeline, out, settings.edits, settings.seed)
     for name, part in parts.items():
         found = part()
         _log.info("%s: %s", name, ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
