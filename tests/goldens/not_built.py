@@ -5,7 +5,6 @@ line goes (a test sees to that); when the last one lands, so does this file.
 """
 
 _DUALTOKEN = "DualToken is not built yet"
-_TAR = "Tar is not built yet"
 _UNIWETOK = "UniWeTok is not built yet"
 
 NOT_BUILT: dict[tuple[str, str], str] = {
@@ -16,7 +15,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
             "train_step",
         )
     },
-    **{("tar", kind): _TAR for kind in ("ta_tok_train_step",)},
     **{
         ("uniwetok", kind): _UNIWETOK
         for kind in (

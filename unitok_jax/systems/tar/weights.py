@@ -34,6 +34,7 @@ class Affine:
 
 
 TOWER = "model.vision_tower.vision_tower."
+_IN_PICKLE = Table((), aliases=(("sd.", ""),))  # the files hold {"args", "sd"} under "model"
 _NO_TEXT = {r"text_model\..*|logit_(scale|bias)": "the text tower, which the teacher has no need of"}
 _NO_TOWER = {re.escape(TOWER) + ".*": "the frozen tokenizer, which is loaded from ta_tok.pth"}
 
@@ -53,7 +54,7 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
         inside = ta_tok_table(config.ta_tok, normalised=True).under(TOWER, "ta_tok/")
         tables |= {"tar": lm + Table((), _NO_TOWER), "tar_with_tower": lm + inside}
     if config.ar is not None:
-        tables["ar"] = ar_image_table(config.ar).under("", "ar/")
+        tables["ar"] = ar_image_table(config.ar).under("", "ar/") + _IN_PICKLE
     if config.vq is not None:
         tables["vq"] = llamagen_table(len(config.vq.multipliers)).under("", "vq/")
     if config.sana is not None:
@@ -86,7 +87,7 @@ def ta_tok_table(config: TATokConfig, *, normalised: bool = False) -> Table:
         Rule("scale_layer.scale", "normalise/scale", _buffer(Affine(2, 0), normalised)),
     ]
     ignored = {r"teacher\..*": "the training's teacher, which the released loader drops too"}
-    return encoder + decoder + Table(tuple(rules), ignored)
+    return encoder + decoder + Table(tuple(rules), ignored) + _IN_PICKLE
 
 
 def _buffer(change: Affine, normalised: bool) -> Transform:
