@@ -100,6 +100,7 @@ def test_an_export_is_sharded_described_and_typed(home, tmp_path, capsys):
     assert TorchFile(tmp_path / "half" / CODES).dtype("encoder.conv_in.weight") == ml_dtypes.bfloat16
 
 
+@pytest.mark.slow
 def test_types_are_kept(tmp_path):
     (tmp_path / "run").mkdir()
     make_run(tmp_path / "run", dtype=ml_dtypes.bfloat16)
@@ -110,6 +111,7 @@ def test_types_are_kept(tmp_path):
     assert json.loads((tmp_path / "back" / "config.json").read_text())["model"]["lm"]["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_an_imported_model_sees_pictures(home, tmp_path, capsys):
     released = home / "released"
     unitok("import", released, released / CODES, "--system", "unitoken", "--out", tmp_path / "model")
@@ -132,12 +134,11 @@ def test_an_import_may_lack_parts_and_says_so(home, tmp_path, capsys):
     assert code == 2 and "also needs 'vqgan'" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "tiles"), [("x", [], False), ("UniToken-AnyRes", [], True), ("x", ["anyres"], True)]
 )
 def test_anyres_is_told_by_name_config_or_flag(home, tmp_path, capsys, name, options, tiles):
-    if not hasattr(base.build("unitoken", MODEL).config, "canvases"):
-        pytest.skip("this UniToken has no tiles")
     tensors = {key: value for key, value in tensors_of(home / "released").items()}
     document = json.loads((home / "released" / "config.json").read_text())
     told = document.pop("unitoken_variant")
@@ -164,6 +165,7 @@ def artefact(home, name):
     return {key: source.read(key) for key in tuple(source.keys())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lumina_mgpt", "chameleon", "chameleon_lm", "chameleon_meta"])
 def test_every_kind_of_language_model_is_told_by_its_keys(home, tmp_path, capsys, name):
     save_torch(InMemory(artefact(home, name)), tmp_path / "x.pth")
@@ -183,6 +185,7 @@ def test_metas_rows_are_turned(home):
             np.testing.assert_array_equal(metas[8 * head + 2 * j + 1], ours[8 * head + 4 + j])
 
 
+@pytest.mark.slow
 def test_norms_that_differ_between_heads_are_kept(home, tmp_path):
     tensors = artefact(home, "chameleon_lm")
     tensors["model.layers.2.self_attn.k_norm.bias"] = np.arange(32, dtype=np.float32).reshape(4, 8)
@@ -289,6 +292,7 @@ def test_checkpoints_of_others_and_twice_the_same(home, tmp_path, capsys):
     refused(capsys, tmp_path, twice, "holds vqgan, which")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["import", "export"])
 def test_a_full_disk_leaves_nothing(home, tmp_path, capsys, monkeypatch, command):
     given = [home / "released", "--system", "unitoken"] if command == "import" else ["--workdir", home / "run"]

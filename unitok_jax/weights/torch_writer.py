@@ -33,15 +33,20 @@ def save_torch(source: Source, path: Path, entry: str | None = None) -> None:
     """
     keys = tuple(source.keys())
     with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(ROOT + "data.pkl", _pickle(source, keys, entry))
-        archive.writestr(ROOT + "byteorder", "little")
+        archive.writestr(_entry("data.pkl"), _pickle(source, keys, entry))
+        archive.writestr(_entry("byteorder"), "little")
         for number, key in enumerate(keys):
             tensor = raw(source.read(key))
-            info = zipfile.ZipInfo(f"{ROOT}data/{number}")
+            info = _entry(f"data/{number}")
             info.file_size = tensor.nbytes
             with archive.open(info, "w", force_zip64=tensor.nbytes > 2**31 - 2**20) as data:
                 data.write(tensor)
-        archive.writestr(ROOT + "version", "3\n")
+        archive.writestr(_entry("version"), "3\n")
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A file of the zip, dated 1980: equal tensors give equal files."""
+    return zipfile.ZipInfo(ROOT + name)
 
 
 def _pickle(source: Source, keys: Iterable[str], entry: str | None) -> bytes:
