@@ -50,7 +50,7 @@ def class_view(
     image: np.ndarray, side: int, share: float, draw: np.random.RandomState, flip: bool = True
 ) -> np.ndarray:
     """The class-conditional recipe's training view; draws, in order: crop or not, its size and place, the flip."""
-    cropped = draw.rand() < share
+    cropped = share > 0 and draw.rand() < share  # without random crops that draw is not made
     view = random_crop(image, side, draw) if cropped else center_crop(image, side)
     return view[:, ::-1] if flip and draw.rand() < 0.5 else view
 
