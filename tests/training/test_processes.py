@@ -32,7 +32,7 @@ def start(workdir, count: int, devices: int, pace: str = "", **changes) -> list[
     """The processes of a run, `devices` in each."""
     arguments = [str(RUN_TOY), str(workdir), str(devices), json.dumps(RUN | changes), *pace.split()]
     shared = {"UNITOK_COORDINATOR": f"localhost:{free_port()}", "UNITOK_PROCESSES": str(count)}
-    env = dict(os.environ, UNITOK_HEARTBEAT="10", UNITOK_START_TIMEOUT="120", **(shared if count > 1 else {}))
+    env = dict(os.environ, UNITOK_HEARTBEAT="30", UNITOK_START_TIMEOUT="400", **(shared if count > 1 else {}))
     return [
         subprocess.Popen(
             [sys.executable, *arguments], env=env | {"UNITOK_PROCESS": str(i)}, stderr=subprocess.PIPE, text=True
@@ -42,7 +42,7 @@ def start(workdir, count: int, devices: int, pace: str = "", **changes) -> list[
 
 
 def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-    told = [process.communicate(timeout=300)[1][-3000:] for process in processes]
+    told = [process.communicate(timeout=900)[1][-3000:] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
 
 
@@ -95,7 +95,7 @@ def test_kill_of_one_process_in_mid_save_loses_nothing(tmp_path):
     run(whole, 1, 1, **large)
     processes = start(killed, 2, 2, mesh=MESHES[1], **large)
     checkpoints = killed / "checkpoints"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not ((checkpoints / "3").exists() and list(checkpoints.glob("6.*tmp*"))):
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.001)
