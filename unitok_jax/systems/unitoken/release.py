@@ -138,7 +138,9 @@ def _views(found: Found | None, variant: str) -> tuple[dict[str, Any], tuple[str
     """AnyRes's tiles where it is AnyRes: as said, or as its config or name says; nothing in its keys does."""
     told = found.settings.get("unitoken_variant") if found else None
     if variant == "auto" and found:
-        named = [name for name in ("anyres", "base") if name in found.where.lower()]
+        folder = found.folder if found.folder.is_dir() else found.folder.parent
+        called = folder.absolute().name if Path(found.where).exists() else found.where  # a hub id
+        named = [name for name in ("anyres", "base") if name in called.lower()]
         variant = told or next(iter(named), "auto")
     anyres = {"canvases": RELEASED_CANVASES} if variant == "anyres" else {}
     if variant != "auto" or found is None:
