@@ -5,7 +5,6 @@ line goes (a test sees to that); when the last one lands, so does this file.
 """
 
 _DUALTOKEN = "DualToken is not built yet"
-_UNIWETOK = "UniWeTok is not built yet"
 
 NOT_BUILT: dict[tuple[str, str], str] = {
     **{
@@ -13,12 +12,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
         for kind in (
             "mllm_design",
             "train_step",
-        )
-    },
-    **{
-        ("uniwetok", kind): _UNIWETOK
-        for kind in (
-            "mllm",
         )
     },
 }

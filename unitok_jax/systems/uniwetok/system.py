@@ -107,10 +107,10 @@ class UniWeTok:
     def decode_image(
         self, params: Params, codes: Int[Array, "batch rows columns groups"], keys: Array | None = None
     ) -> Float[Array, "batch H W 3"]:
-        """Pictures from group codes; the decoder's noise comes from `keys`, one a picture, or is always the same."""
+        """Pictures from group codes; the decoder's noise comes from `keys`, one a picture, or is the same for all."""
         signs = binary.from_indices(codes, self.config.vae.z_channels)
         if keys is None:
-            keys = jax.random.split(jax.random.key(NOISE_SEED), len(codes))
+            keys = jax.vmap(lambda _: jax.random.key(NOISE_SEED))(jnp.arange(len(codes)))
         noise = binary_vae.draw_noise(self.config.vae, signs, keys)
         return self.apply(params, "vae", signs, noise, method="decode")[0]
 
