@@ -12,12 +12,14 @@ from jaxtyping import Float
 
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_blockwise import blockwise_attention
+from unitok_jax.layers.attention_context import attend_over_context, context_shards
 from unitok_jax.layers.attention_kernels import cudnn_attention, splash_attention
 from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import AttentionMask, allowed
 from unitok_jax.settings import near
 
 BACKENDS = ("xla", "blockwise", "cudnn", "splash")
+CUT_BY_HAND = ("blockwise", "cudnn")  # over `context`: XLA cuts the plain form by itself, splash cuts its own mask
 MATERIALISE = 1024 * 1024  # scores per head up to which the plain form is used
 LOWEST = -1e30  # finite, so that a row that sees nothing has no NaN in its gradient
 
@@ -49,6 +51,8 @@ def attention(
         backend = choose_backend(current_platform(), q.shape, k.shape[1], mask, q.dtype)
     if backend not in _RUN:
         raise UserError(f"attention backend: no backend {backend!r}.{near(backend, ('auto', *BACKENDS))}")
+    if backend in CUT_BY_HAND and context_shards(q.shape[1], k.shape[1], mask) > 1:
+        return attend_over_context(_RUN[backend], q, k, v, mask, scale)
     return _RUN[backend](q, k, v, mask, scale)
 
 

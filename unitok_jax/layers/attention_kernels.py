@@ -1,13 +1,17 @@
 """The fused attention kernels of other people: splash attention on TPUs, cuDNN's flash attention on GPUs."""
 
 import functools
-from functools import partial
+import math
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from unitok_jax.layers.attention_context import context_shards, dividing
 from unitok_jax.layers.masks import AttentionMask, allowed
 
 SPLASH_BLOCKS = (512, 256, 128)  # the largest that divides the length
@@ -24,7 +28,7 @@ def cudnn_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
 
 
 def splash_attention(q, k, v, mask: AttentionMask, scale: float, interpret: bool = False) -> jax.Array:
-    """Splash attention, for masks of order and segments; a mesh in context shards batch and heads."""
+    """Splash attention, for masks of order and segments; a mesh in context shards batch, heads and queries."""
     head_dim = q.shape[-1]
     lanes = -(-head_dim // 128) * 128
     q = (q * scale).astype(q.dtype)
@@ -33,7 +37,9 @@ def splash_attention(q, k, v, mask: AttentionMask, scale: float, interpret: bool
     if mask.q_segments is not None:
         ids = (mask.q_segments, mask.k_segments)
         segments = splash.SegmentIds(*(jnp.broadcast_to(x, (len(q), x.shape[1])).astype(jnp.int32) for x in ids))
-    out = _over_mesh(partial(_splash_rows, mask.causal, interpret), q, k, v, segments)
+    cut = context_shards(q.shape[2], k.shape[2], mask)
+    cut = cut if q.shape[2] // cut % SPLASH_BLOCKS[-1] == 0 else 1
+    out = _over_mesh(mask.causal, interpret, cut, q, k, v, segments)
     return _without_padding(out.transpose(0, 2, 1, 3)[..., :head_dim], mask)
 
 
@@ -44,15 +50,10 @@ def _without_padding(out: jax.Array, mask: AttentionMask) -> jax.Array:
     return jnp.where((mask.q_segments != 0)[:, :, None, None], out, 0)
 
 
-def _splash_rows(causal: bool, interpret: bool, q, k, v, segments):
-    kernel = _splash_kernel(q.shape[1], q.shape[2], k.shape[2], causal, interpret)
-    return jax.vmap(kernel)(q, k, v, segments)
-
-
 @functools.lru_cache(maxsize=32)
-def _splash_kernel(heads: int, q_len: int, k_len: int, causal: bool, interpret: bool):
+def _splash_kernel(heads: int, q_len: int, k_len: int, causal: bool, interpret: bool, shards: int = 1):
     one = splash.CausalMask((q_len, k_len)) if causal else splash.FullMask((q_len, k_len))
-    q_block, k_block = (next(b for b in SPLASH_BLOCKS if n % b == 0) for n in (q_len, k_len))
+    q_block, k_block = (next(b for b in SPLASH_BLOCKS if n % b == 0) for n in (q_len // shards, k_len))
     sizes = splash.BlockSizes(
         block_q=q_block,
         block_kv=k_block,
@@ -61,33 +62,36 @@ def _splash_kernel(heads: int, q_len: int, k_len: int, causal: bool, interpret: 
         block_q_dq=q_block,
         block_kv_dq=k_block,
     )
-    with jax.ensure_compile_time_eval():
-        return splash.make_splash_mha(
-            splash.MultiHeadMask([one] * heads),
-            block_sizes=sizes,
-            head_shards=1,
-            q_seq_shards=1,
-            interpret=interpret,
-        )
+    build = functools.partial(
+        splash.make_splash_mha,
+        splash.MultiHeadMask([one] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=shards,
+        interpret=interpret,
+    )
+    # Its arrays are made eagerly. In a thread of its own neither a trace nor a mesh of absent devices is in the way.
+    with ThreadPoolExecutor(1) as apart:
+        return jax.tree.map(np.asarray, apart.submit(build).result())
 
 
-def _over_mesh(function, q, k, v, segments):
-    """Runs `function` on each device's rows and heads: XLA cannot partition a Pallas call by itself."""
+def _over_mesh(causal: bool, interpret: bool, cut: int, q, k, v, segments):
+    """Runs the kernel on each device's rows, heads and queries: XLA cannot partition a Pallas call by itself."""
+    lengths = q.shape[2], k.shape[2]
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return function(q, k, v, segments)
-    batch = _dividing(mesh, ("data", "fsdp"), (q.shape[0],))
-    heads = _dividing(mesh, ("tensor",), (q.shape[1], k.shape[1]))
-    qkv, rows = P(batch, heads, None, None), P(batch, None)
-    spec = None if segments is None else splash.SegmentIds(rows, rows)
-    return jax.shard_map(function, in_specs=(qkv, qkv, qkv, spec), out_specs=qkv, check_vma=False)(q, k, v, segments)
+        return jax.vmap(_splash_kernel(q.shape[1], *lengths, causal, interpret))(q, k, v, segments)
+    batch = dividing(("data", "fsdp"), (q.shape[0],))
+    heads = dividing(("tensor",), (q.shape[1], k.shape[1]))
+    context = "context" if cut > 1 else None
+    own = q.shape[1] // math.prod(mesh.shape[name] for name in heads)
+    kernel = _splash_kernel(own, *lengths, causal, interpret, cut)
+    queries, keys = P(batch, heads, context, None), P(batch, heads, None, None)
+    spec = None if segments is None else splash.SegmentIds(P(batch, context), P(batch, None))
+    mine = kernel.manual_sharding_spec(NamedSharding(mesh, P(None, context)))
 
+    def local(kernel, q, k, v, segments):
+        return jax.vmap(kernel)(q, k, v, segments)
 
-def _dividing(mesh, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, ...]:
-    """The leading ones of the mesh axes `names` whose product divides all `sizes`; the others see copies."""
-    kept, product = (), 1
-    for name in names:
-        product *= mesh.shape.get(name, 1)
-        if name in mesh.shape and all(size % product == 0 for size in sizes):
-            kept += (name,)
-    return kept
+    specs = mine, queries, keys, keys, spec
+    return jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)(kernel, q, k, v, segments)

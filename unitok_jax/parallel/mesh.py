@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,6 +67,22 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, P())
+
+
+def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
+    """Lays the positions of [micro-batches, rows, length] arrays over the axis `context`, inside a jitted step.
+
+    What is computed position by position follows; lengths that the axis does not divide stay whole.
+    """
+    size = mesh.shape["context"]
+    if size == 1 or not length or length % size:
+        return micro
+    place = NamedSharding(mesh, P(None, BATCH_AXES, "context"))
+
+    def cut(x: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, place) if x.ndim == 3 and x.shape[2] == length else x
+
+    return jax.tree.map(cut, micro)
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import batch_shards, replicated
+from unitok_jax.parallel.mesh import batch_shards, cut_positions, replicated
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.pixels import float_pixels
 from unitok_jax.training import partition
@@ -57,7 +57,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Aux]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        micro = _split_rows(batch, accumulate)
+        micro = cut_positions(_split_rows(batch, accumulate), stage.spec.length, mesh)
         totals = jax.tree.map(lambda count: count.sum(0), jax.lax.map(stage.counts, micro))
         new, carries, aux, skips, finite = state, {}, {}, {}, jnp.bool_(True)
         for number, phase in enumerate(stage.phases):
