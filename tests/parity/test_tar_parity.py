@@ -1,5 +1,8 @@
 """SANA's transformer, DC-AE and SigLIP2's linear patches against tiny random torch models, in both directions."""
 
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +14,11 @@ from unitok_jax.backbones.sana import Sana, SanaConfig
 from unitok_jax.backbones.sana_rules import sana_table
 from unitok_jax.backbones.siglip import SiglipConfig, SiglipVision
 from unitok_jax.backbones.siglip_rules import siglip_table
+from unitok_jax.systems.tar.ta_tok import TATok, TATokConfig
+from unitok_jax.systems.tar.weights import ta_tok_table
+from unitok_jax.weights.containers import open_source
 from unitok_jax.weights.source import InMemory
-from unitok_jax.weights.transfer import export_tree, import_tree
+from unitok_jax.weights.transfer import export_tree, import_tree, upstream_shapes
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -130,3 +136,33 @@ def test_siglip2s_linear_patches(patch):
         spatial_shapes=torch.tensor([[3, 3]] * 2),
     )
     near(last, result.last_hidden_state)
+
+
+class EasyDict(dict):
+    """As the package of this name pickles: its entries are its attributes too."""
+
+    __module__ = "easydict"
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.__dict__.update(values)
+
+
+def test_a_file_whose_arguments_are_an_easydict(tmp_path, monkeypatch):
+    package = types.ModuleType("easydict")
+    package.EasyDict = EasyDict
+    monkeypatch.setitem(sys.modules, "easydict", package)
+    tower = SiglipConfig(8, 8, 2, 2, image_size=8, patch_size=4)
+    decoder = SiglipConfig(8, 8, 1, 2, image_size=2, patch_size=1, channels=4, position_resize="bilinear_antialias")
+    config = TATokConfig(encoder=tower, decoder=decoder, codebook_size=16)
+    shapes = jax.eval_shape(
+        lambda: TATok(config).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), method="everything")["params"]
+    )
+    table = ta_tok_table(config)
+    state = {key: torch.full(shape, 0.5) for key, shape in upstream_shapes(table, shapes).items()}
+    state["teacher.anything"] = torch.zeros(3)
+    path = tmp_path / "ta_tok.pth"
+    torch.save({"model": {"args": EasyDict({"pool_scale": 1, "deep": EasyDict({"dim": 4})}), "sd": state}}, path)
+    monkeypatch.delitem(sys.modules, "easydict")  # nothing of it is imported when the file is read
+    params = import_tree(table, open_source(path), shapes)
+    assert all((leaf == 0.5).all() for leaf in jax.tree.leaves(params))

@@ -174,7 +174,7 @@ class Tar:
         draw = self._draw_ar if drawn_by == "ar" else self._draw_sana
         return draw(params, condition, keys)
 
-    def _one_scale(self, codes: Codes) -> Codes:
+    def _one_scale(self, codes: Codes) -> Int[Array, "batch N"]:
         shape = self.config.shape
         if codes.shape[1] == shape.outputs:
             first, count = shape.span(self.config.scale)
