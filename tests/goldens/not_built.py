@@ -11,7 +11,6 @@ NOT_BUILT: dict[tuple[str, str], str] = {
         ("dualtoken", kind): _DUALTOKEN
         for kind in (
             "mllm_design",
-            "train_step",
         )
     },
 }
