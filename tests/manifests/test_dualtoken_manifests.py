@@ -54,6 +54,11 @@ CASES = {
     "mllm_design_qwen2.5_3b_384_rvq8": (RELEASED, "mllm", HEADED),
     "mllm_design_qwen2.5_3b_384_rvq8_per_depth_ffn": (PER_DEPTH, "mllm", HEADED),
 }
+SLOW = (
+    "tokenizer_siglip2_so400m_256_rvq4",
+    "tokenizer_siglip1_so400m_384_rvq8",
+    "mllm_design_qwen2.5_3b_384_rvq8_per_depth_ffn",
+)
 
 
 def manifest(name):
@@ -74,7 +79,7 @@ def abstract(config, parts):
     return jax.eval_shape(lambda: system_of(config).init(jax.random.key(0), parts))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
 def test_every_key_and_parameter_matches_both_ways(name):
     config, artefact, parts = CASES[name]
     upstream, table = manifest(name), system_of(config).artefacts[artefact].only(*parts)
@@ -82,6 +87,7 @@ def test_every_key_and_parameter_matches_both_ways(name):
     assert upstream_shapes(table, abstract(config, parts)) == upstream
 
 
+@pytest.mark.slow
 def test_a_tower_cut_elsewhere_fits_too():
     config = dataclasses.replace(RELEASED, layer_recon=2, layer_shortcut=None, layer_sem=20)
     upstream = {k: v for k, v in manifest("tokenizer_siglip2_so400m_384_rvq8").items() if "prequant_shortcut" not in k}
