@@ -31,12 +31,12 @@ def sizes(setup):
 @pytest.mark.parametrize(
     ("name", "words", "millions"),
     [
-        ("tokenizer", "", {"vae": 621.6, "prior": 8.6, "vit": 428.3}),
+        pytest.param("tokenizer", "", {"vae": 621.6, "prior": 8.6, "vit": 428.3}, marks=pytest.mark.slow),
         pytest.param("tokenizer", "stage2", {"vae": 621.6}, marks=pytest.mark.slow),
         ("c2i", "", {"generator": 242.6, "vae": 621.6}),
-        ("c2i", "bitdance,16x", {"generator": 260.1, "vae": 460.3}),
+        pytest.param("c2i", "bitdance,16x", {"generator": 260.1, "vae": 460.3}, marks=pytest.mark.slow),
         pytest.param("c2i", "bitdance,H", {"generator": 1008.0}, marks=pytest.mark.slow),
-        ("lm", "edit", {"vae": 621.6}),
+        pytest.param("lm", "edit", {"vae": 621.6}, marks=pytest.mark.slow),
         pytest.param("lm", "bitdance,P64,large", {"vae": 460.3}, marks=pytest.mark.slow),
     ],
 )
@@ -80,7 +80,7 @@ def check_trained(rows: list[dict], phases: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "phases"),
     [
-        ("tokenizer", (), ("tokenizer", "discriminator")),
+        pytest.param("tokenizer", (), ("tokenizer", "discriminator"), marks=pytest.mark.slow),
         ("c2i", ("4x",), ("c2i",)),
         ("lm", ("P4",), ("lm",)),
         pytest.param("tokenizer", ("stage2",), ("tokenizer", "discriminator"), marks=pytest.mark.slow),
