@@ -28,11 +28,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(workdir, count: int, devices: int, pace: str = "", **changes) -> list[subprocess.Popen]:
+def start(workdir, count: int, devices: int, pace: str = "", heartbeat: int = 100, **changes) -> list[subprocess.Popen]:
     """The processes of a run, `devices` in each."""
     arguments = [str(RUN_TOY), str(workdir), str(devices), json.dumps(RUN | changes), *pace.split()]
     shared = {"UNITOK_COORDINATOR": f"localhost:{free_port()}", "UNITOK_PROCESSES": str(count)}
-    env = dict(os.environ, UNITOK_HEARTBEAT="30", UNITOK_START_TIMEOUT="400", **(shared if count > 1 else {}))
+    env = dict(os.environ, UNITOK_HEARTBEAT=str(heartbeat), UNITOK_START_TIMEOUT="400", **(shared if count > 1 else {}))
     return [
         subprocess.Popen(
             [sys.executable, *arguments], env=env | {"UNITOK_PROCESS": str(i)}, stderr=subprocess.PIPE, text=True
@@ -93,7 +93,7 @@ def test_kill_of_one_process_in_mid_save_loses_nothing(tmp_path):
     large = {"model": {"width": 2_000_000}, "checkpoint_every": 3, "ema": None}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(whole, 1, 1, **large)
-    processes = start(killed, 2, 2, mesh=MESHES[1], **large)
+    processes = start(killed, 2, 2, heartbeat=30, mesh=MESHES[1], **large)
     checkpoints = killed / "checkpoints"
     deadline = time.monotonic() + 600
     while not ((checkpoints / "3").exists() and list(checkpoints.glob("6.*tmp*"))):
