@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import pytest
 from harness import Case, Mutation, Noticed
-from not_built import NOT_BUILT
 
 HANDLERS = Path(__file__).parent / "handlers"
 
@@ -21,8 +20,6 @@ def handler_file(system, kind):
 def load_handler(case):
     system, kind = case.config["system"], case.config["kind"]
     path = handler_file(system, kind)
-    if path is None and (system, kind) in NOT_BUILT:
-        pytest.skip(f"{system}/{case.name} ({kind}): {NOT_BUILT[system, kind]}")
     assert path is not None, f"no handler for kind {kind!r} of {system}; add {HANDLERS.name}/{kind}.py"
     spec = importlib.util.spec_from_file_location(f"golden_handler_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -73,8 +70,3 @@ def test_mutations_are_seen(bundled, monkeypatch):
         if not case.failures:
             unseen.append(mutation.name)
     assert not unseen, f"no comparison noticed: {', '.join(unseen)}"
-
-
-def test_not_built_lists_only_kinds_without_a_handler():
-    stale = [f"{system}/{kind}" for system, kind in NOT_BUILT if handler_file(system, kind)]
-    assert not stale, f"remove from not_built.py, they have handlers: {', '.join(stale)}"
