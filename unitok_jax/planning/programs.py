@@ -1,6 +1,7 @@
 """The programs that a plan compiles: a recipe's train step, or its prefill and decode, for chips that may be absent."""
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ def absent_devices(topology: str, slices: int) -> Sequence[jax.Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        import libtpu  # noqa: F401
+        importlib.import_module("libtpu")
     except ImportError:
         raise UserError(
             "plan: needs libtpu, which compiles for TPUs without one; pip install 'unitok-jax[tpu]'"

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,11 @@ def _dividing(config: TrainConfig, target: Target) -> TrainConfig:
 
 
 def _versions() -> str:
-    import libtpu
-
-    return f"jax {jax.__version__}, libtpu {getattr(libtpu, '__version__', 'unknown')}"
+    try:
+        libtpu = metadata.version("libtpu")
+    except metadata.PackageNotFoundError:
+        libtpu = "missing"
+    return f"jax {jax.__version__}, libtpu {libtpu}"
 
 
 def _write(path: Path, text: str) -> None:
