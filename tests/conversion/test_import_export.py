@@ -274,7 +274,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path, capsys, monkeypatch):
     [
         (["--system", "unitoken", "--variant", "vqgan"], "those of base or anyres, not vqgan; give --variant base or"),
         (["--system", "unitoken", "--variant", "anyress"], "no variant 'anyress'. Did you mean anyres?"),
-        (["--system", "unitokn"], "no system 'unitokn'. Did you mean unitoken?"),
+        (["--system", "unitokn"], "no system 'unitokn'. Did you mean unitoken"),
         (["--system", "unitoken", "--revision", "main"], "is a local path; a revision belongs to a hub id"),
         (["--system", "unitoken", "--vocabulary", "gone.json"], "gone.json: no such"),
     ],

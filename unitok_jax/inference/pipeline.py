@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -225,18 +225,23 @@ class Pipeline:
         """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
         seen = [self.system.views(image) for image in images]
         names = [name for name in seen[0] if not codes_alone or self._gives_codes(name, seen[0][name])]
+        if not names:
+            self._shapes(seen[0])  # raises the KeyError of the part that is not there
         return {name: np.stack(_equally_many([views[name] for views in seen])) for name in names}
 
     def _gives_codes(self, view: str, pictures: Sequence[np.ndarray]) -> bool:
-        shape = (1, len(pictures), *pictures[0].shape)
+        shape = (len(pictures), *pictures[0].shape)
         if (view, shape) not in self._code_views:
-            pixels = {view: jax.ShapeDtypeStruct(shape, np.float32)}
             try:
-                tokens = jax.eval_shape(self.system.encode_image, self.params, pixels)
+                tokens = self._shapes({view: pictures})
             except KeyError:  # a run that trained the codes alone lacks the part that reads this view
                 tokens = VisualTokens()
             self._code_views[view, shape] = tokens.codes is not None
         return self._code_views[view, shape]
+
+    def _shapes(self, views: Mapping[str, Sequence[np.ndarray]]) -> VisualTokens:
+        pixels = {k: jax.ShapeDtypeStruct((1, len(v), *v[0].shape), np.float32) for k, v in views.items()}
+        return jax.eval_shape(self.system.encode_image, self.params, pixels)
 
     def _in_batches(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
         """Runs `work` on batches of one size, the last filled up with its last item, whose results are dropped."""
