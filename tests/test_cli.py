@@ -93,7 +93,7 @@ def test_every_command_shows_examples_that_parse(name, capsys):
         (["trian"], "no command 'trian'. Did you mean train?"),
         (["train"], "--config, --workdir"),
         (["train", "--confg", "x"], "no option --confg. Did you mean --config?"),
-        (["generate", "--workdir", "w", "--gidance", "3", "x"], "no option --gidance. Did you mean --guidance?"),
+        (["generate", "--workdir", "w", "--gidance", "3", "x"], "no option --gidance. Did you mean --guidance"),
         (["caption", "--config.a=3", "--workdir", "w", "x"], "no option --config.a"),
         (["--verson"], "Did you mean --version?"),
         (["inspect", "a", "b"], "'b' is one argument too many"),

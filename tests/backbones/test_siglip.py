@@ -51,6 +51,7 @@ def test_cuts_remat_and_unroll_change_no_number(params, whole, change):
     np.testing.assert_allclose(aux["pooled"], whole[1]["pooled"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_has_the_same_gradient(params):
     def gradient(config):
         return jax.jit(jax.grad(lambda p: jnp.square(SiglipVision(config).apply({"params": p}, IMAGES)[0]).sum()))(

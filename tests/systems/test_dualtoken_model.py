@@ -53,6 +53,7 @@ def drawn_example(image):
     return Example("e", (Turn("user", "dog"), Turn("assistant", IMAGE)), (image,), Task.GENERATION)
 
 
+@pytest.mark.slow
 def test_codes_given_and_codes_made_in_the_step_are_read_alike():
     system, params = made()
     stage = base.build_stage(system, "lm", {"row_length": 24, "condition_dropout": 0.0})

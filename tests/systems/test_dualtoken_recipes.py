@@ -34,6 +34,7 @@ def test_every_recipe_builds_at_full_size(variant):
     base.build(config.system, config.model)
 
 
+@pytest.mark.slow
 def row_of(variant, tmp_path):
     loop.train(load_config(str(CONFIGS / variant)), tmp_path)
     rows = read_metrics(tmp_path)
@@ -41,6 +42,7 @@ def row_of(variant, tmp_path):
     return rows[-1]
 
 
+@pytest.mark.slow
 def test_the_released_tokenizer_takes_steps(tmp_path):
     row = row_of("tokenizer.py:tiny", tmp_path)
     assert np.isfinite([row["loss/tokenizer"], row["loss/discriminator"]]).all()
@@ -58,7 +60,8 @@ def test_the_other_tokenizers_take_steps(word, tmp_path):
     assert np.isfinite(row_of(f"tokenizer.py:tiny,{word}", tmp_path)["loss/tokenizer"])
 
 
-@pytest.mark.parametrize("word", ["mean", pytest.param("per_depth", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["mean", "per_depth"])
 def test_the_language_model_takes_steps(word, tmp_path):
     row = row_of(f"lm.py:tiny,{word}", tmp_path)
     assert np.isfinite([row[f"loss/{name}"] for name in ("lm", "pix", "sem", "understanding", "generation")]).all()

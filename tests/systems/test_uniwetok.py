@@ -97,6 +97,7 @@ def test_codes_and_pictures_train_alike(system, params):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_edited_and_described(system, params):
     draw = Decoding(grid=GRID, guidance=2.0, noise_steps=2, max_steps=6)
     read = Decoding(max_steps=3)

@@ -77,16 +77,17 @@ def check_trained(rows: list[dict], phases: tuple[str, ...]) -> None:
         assert not row["bad_examples"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "phases"),
     [
-        pytest.param("tokenizer", (), ("tokenizer", "discriminator"), marks=pytest.mark.slow),
+        ("tokenizer", (), ("tokenizer", "discriminator")),
         ("c2i", ("4x",), ("c2i",)),
         ("lm", ("P4",), ("lm",)),
-        pytest.param("tokenizer", ("stage2",), ("tokenizer", "discriminator"), marks=pytest.mark.slow),
-        pytest.param("c2i", ("bitdance", "L"), ("c2i",), marks=pytest.mark.slow),
-        pytest.param("lm", ("edit",), ("lm",), marks=pytest.mark.slow),
-        *(pytest.param("tokenizer", (words,), ("tokenizer",), marks=pytest.mark.slow) for words in ABLATIONS),
+        ("tokenizer", ("stage2",), ("tokenizer", "discriminator")),
+        ("c2i", ("bitdance", "L"), ("c2i",)),
+        ("lm", ("edit",), ("lm",)),
+        *(("tokenizer", (words,), ("tokenizer",)) for words in ABLATIONS),
     ],
 )
 def test_a_tiny_recipe_trains(name, words, phases, tmp_path):

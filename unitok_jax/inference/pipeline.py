@@ -168,8 +168,8 @@ class Pipeline:
 
         return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
 
-    def decode(self, codes: Int[np.ndarray, "N rows columns *depth"]) -> UInt8[np.ndarray, "N H W 3"]:
-        """Images from codes."""
+    def decode(self, codes: Int[np.ndarray, "N *codes"]) -> UInt8[np.ndarray, "N H W 3"]:
+        """Images from codes: [N, rows, columns, *depth], or [N, n] of a system whose codes are a sequence."""
 
         def work(part: Sequence[np.ndarray]) -> np.ndarray:
             return to_uint8(loop.to_host(self._decode(self.params, np.stack(part))))
