@@ -3,6 +3,7 @@
 #   make demo        sets up .venv, trains a small UniToken on real digits, writes runs/demo/report.html
 #   make test        sets up .venv, runs the tests
 #   make test-all    also the slow proofs, and those against torch
+#   make test-exhaustive   every variant of every recipe, every mesh: an hour and more
 #   make smoke       a little of every floor, for other Pythons
 #   make demo-short  the demo with a few steps a stage: everything runs, nothing is learnt
 #   make demo-tar    trains a small Tar on the digits, writes runs/demo-tar/report.html
@@ -32,7 +33,7 @@ bin := $(VENV)/bin
 started := $(shell date +%s)
 stages := tokenizer tower stage1 stage2
 
-.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all smoke proofs plans lint lock clean
+.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all test-exhaustive smoke proofs plans lint lock clean
 setup: $(VENV)/.base
 
 # A set-up is as good as its inputs: it is made again when these change.
@@ -143,7 +144,7 @@ pytest = $(bin)/python -m pytest -n $(WORKERS) --durations=10
 marked := slow or parity or several_processes or aot
 
 test: $(VENV)/.test
-	$(pytest) -m 'not ($(marked))'
+	$(pytest) -m 'not ($(marked) or exhaustive)'
 
 test-all: test proofs
 
@@ -154,11 +155,15 @@ plans: $(VENV)/.tpu
 	$(bin)/python -m unitok_jax.planning.table docs/plans.md $(recipes)
 
 proofs: $(VENV)/.parity
-	$(pytest) -m '$(marked)'
+	$(pytest) -m '($(marked)) and not exhaustive'
+
+# Every variant of every recipe, every mesh: for a night, not for each change.
+test-exhaustive: $(VENV)/.test
+	$(pytest) -m exhaustive
 
 # What a Python other than the main one must pass in CI: a little of every floor.
 smoke: $(VENV)/.test
-	$(pytest) tests/test_config.py tests/test_cli.py tests/test_house.py tests/goldens tests/training -m 'not ($(marked))'
+	$(pytest) tests/test_config.py tests/test_cli.py tests/test_house.py tests/goldens tests/training -m 'not ($(marked) or exhaustive)'
 
 lint: $(VENV)/.test
 	$(bin)/ruff format --check .

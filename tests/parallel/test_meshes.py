@@ -41,7 +41,7 @@ def compare(case: str, meshes: tuple[str, ...]) -> None:
             assert error <= bound, f"mesh {mesh}: {name}{where} differs by {error:.2e}"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", CASES)
 def test_any_mesh_gives_a_single_devices_numbers(case):
     compare(case, MESHES)

@@ -47,7 +47,9 @@ def left_whole(recipe: str, shape: tuple[int, ...]) -> tuple[list[str], int]:
     return whole, len(flat)
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(r, marks=() if r == FAST else pytest.mark.slow) for r in recipes()])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=() if r == FAST else pytest.mark.exhaustive) for r in recipes()]
+)
 def test_nothing_large_is_left_whole(recipe):
     for shape in ((1, 64, 1, 1), (1, 8, 4, 2)):
         whole, leaves = left_whole(recipe, shape)

@@ -19,7 +19,7 @@ sys.path.append(str(CONFIGS.parents[1]))
 TOKENIZER = ("", "256", "siglip1", "stage0", "stage2", "paper", "single", "reconstruction", "semantic", "released_ema")
 LM = ("", "256", "sft", "per_depth", "mean", "sem_alone")
 NAMES = [f"tokenizer.py:{arg}" for arg in TOKENIZER] + [f"lm.py:{arg}" for arg in LM]
-VARIANTS = [pytest.param(name, marks=[] if name.endswith(":") else pytest.mark.slow) for name in NAMES]
+VARIANTS = [pytest.param(name, marks=[] if name.endswith(":") else pytest.mark.exhaustive) for name in NAMES]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -34,7 +34,6 @@ def test_every_recipe_builds_at_full_size(variant):
     base.build(config.system, config.model)
 
 
-@pytest.mark.slow
 def row_of(variant, tmp_path):
     loop.train(load_config(str(CONFIGS / variant)), tmp_path)
     rows = read_metrics(tmp_path)
@@ -54,14 +53,14 @@ def test_the_released_tokenizer_takes_steps(tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("word", ["stage0", "stage2", "paper", "single", "reconstruction", "semantic"])
 def test_the_other_tokenizers_take_steps(word, tmp_path):
     assert np.isfinite(row_of(f"tokenizer.py:tiny,{word}", tmp_path)["loss/tokenizer"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["mean", "per_depth"])
+@pytest.mark.parametrize("word", ["mean", pytest.param("per_depth", marks=pytest.mark.exhaustive)])
 def test_the_language_model_takes_steps(word, tmp_path):
     row = row_of(f"lm.py:tiny,{word}", tmp_path)
     assert np.isfinite([row[f"loss/{name}"] for name in ("lm", "pix", "sem", "understanding", "generation")]).all()

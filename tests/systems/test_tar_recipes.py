@@ -43,7 +43,7 @@ QUICK = ("ta_tok.py", "vq.py", "ar.py:256")
 
 
 @pytest.mark.parametrize(
-    "recipe", [recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.slow) for recipe in SIZES]
+    "recipe", [recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.exhaustive) for recipe in SIZES]
 )
 def test_full_size(recipe, qwen):
     config = load_config(str(RECIPES / recipe))
@@ -57,7 +57,10 @@ def test_full_size(recipe, qwen):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["ta_tok", "vq", "ar", "sana", "pretrain", "sft"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["ta_tok", "ar", "pretrain", *(pytest.param(r, marks=pytest.mark.exhaustive) for r in ("vq", "sana", "sft"))],
+)
 def test_two_tiny_steps(recipe, tmp_path):
     config = load_config(str(RECIPES / f"{recipe}.py:tiny"))
     train(config, str(tmp_path))

@@ -46,7 +46,7 @@ def recipe(name: str, *words: str):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("base_stage2", "anyres_stage1") else [])
+        pytest.param(name, marks=[pytest.mark.exhaustive] if name in ("base_stage2", "anyres_stage1") else [])
         for name in RECIPES
     ],
 )
@@ -113,7 +113,7 @@ def test_a_tiny_recipe_trains(tmp_path):
     _check_trained(rows)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "words", [(), ("paper",), ("packed",), ("bucketed",)], ids=lambda words: "".join(words) or "released"
 )

@@ -31,13 +31,13 @@ def sizes(setup):
 @pytest.mark.parametrize(
     ("name", "words", "millions"),
     [
-        pytest.param("tokenizer", "", {"vae": 621.6, "prior": 8.6, "vit": 428.3}, marks=pytest.mark.slow),
-        pytest.param("tokenizer", "stage2", {"vae": 621.6}, marks=pytest.mark.slow),
+        pytest.param("tokenizer", "", {"vae": 621.6, "prior": 8.6, "vit": 428.3}, marks=pytest.mark.exhaustive),
+        pytest.param("tokenizer", "stage2", {"vae": 621.6}, marks=pytest.mark.exhaustive),
         ("c2i", "", {"generator": 242.6, "vae": 621.6}),
-        pytest.param("c2i", "bitdance,16x", {"generator": 260.1, "vae": 460.3}, marks=pytest.mark.slow),
-        pytest.param("c2i", "bitdance,H", {"generator": 1008.0}, marks=pytest.mark.slow),
-        pytest.param("lm", "edit", {"vae": 621.6}, marks=pytest.mark.slow),
-        pytest.param("lm", "bitdance,P64,large", {"vae": 460.3}, marks=pytest.mark.slow),
+        pytest.param("c2i", "bitdance,16x", {"generator": 260.1, "vae": 460.3}, marks=pytest.mark.exhaustive),
+        pytest.param("c2i", "bitdance,H", {"generator": 1008.0}, marks=pytest.mark.exhaustive),
+        pytest.param("lm", "edit", {"vae": 621.6}, marks=pytest.mark.exhaustive),
+        pytest.param("lm", "bitdance,P64,large", {"vae": 460.3}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_recipe_is_whole_at_full_size(name, words, millions):
@@ -84,11 +84,11 @@ def check_trained(rows: list[dict], phases: tuple[str, ...]) -> None:
         ("tokenizer", (), ("tokenizer", "discriminator")),
         ("c2i", ("4x",), ("c2i",)),
         ("lm", ("P4",), ("lm",)),
-        ("tokenizer", ("stage2",), ("tokenizer", "discriminator")),
-        ("c2i", ("bitdance", "L"), ("c2i",)),
-        ("lm", ("edit",), ("lm",)),
-        ("tokenizer", ("linear_head",), ("tokenizer",)),
-        ("tokenizer", ("wetok",), ("tokenizer",)),
+        pytest.param("tokenizer", ("stage2",), ("tokenizer", "discriminator"), marks=pytest.mark.exhaustive),
+        pytest.param("c2i", ("bitdance", "L"), ("c2i",), marks=pytest.mark.exhaustive),
+        pytest.param("lm", ("edit",), ("lm",), marks=pytest.mark.exhaustive),
+        pytest.param("tokenizer", ("linear_head",), ("tokenizer",), marks=pytest.mark.exhaustive),
+        pytest.param("tokenizer", ("wetok",), ("tokenizer",), marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_tiny_recipe_trains(name, words, phases, tmp_path):
