@@ -110,7 +110,7 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_checkpoint_larger_than_what_may_be_held(tmp_path):
     from unitok_jax.systems.unitoken.vocabulary import TINY
 

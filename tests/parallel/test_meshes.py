@@ -47,12 +47,12 @@ def test_any_mesh_gives_a_single_devices_numbers(case):
     compare(case, MESHES)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_meshes_with_all_four_axes():
     compare(FAST, FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("recipe", ["configs/unitoken/base_stage2.py:tiny"])
 def test_a_sharded_decode_writes_a_single_devices_ids(recipe):
     script = RUN.with_name("decode_run.py")
