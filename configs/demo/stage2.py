@@ -3,7 +3,7 @@
     unitok train --config configs/demo/stage2.py --workdir runs/demo/stage2
 
 Codes are blanked now and then where an image is read, so that the LM leans on codes and features alike; one
-generation row in eight lacks its prompt, which is what guidance compares with. The release does neither.
+generation row in ten lacks its prompt, which is what guidance compares with. The release does neither.
 """
 
 from ml_collections import ConfigDict
