@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import attn_projection, decoder_lm, depth_head, pixel_decoder, siglip, siglip_text
-from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import Example
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
@@ -24,6 +23,7 @@ from unitok_jax.quantizers import residual
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import tower_stage, vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.dualtoken import decoding, layout, stage_lm, stage_tokenizer, vocabulary, weights
 from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
 from unitok_jax.systems.dualtoken.images import view, whole_view
@@ -34,7 +34,7 @@ Features = Float[Array, "batch channels"]
 CODER = ("vit", "prequant", "codebooks", "postquant", "decoder")  # the tokenizer's parts
 
 
-class DualToken:
+class DualToken(DecoderReading):
     """The system; see `systems.base.System` for what each method promises.
 
     Parts of its parameters: ``vit, prequant, codebooks, postquant, decoder`` (the tokenizer), ``text``; ``lm,
@@ -235,24 +235,6 @@ class DualToken:
             else:
                 streams.append(x if at is None else jnp.take_along_axis(x, at[..., None], axis=1))
         return jax.lax.stop_gradient(jnp.concatenate(streams, -1))
-
-    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
-        rngs = None if key is None else {"dropout": key}
-        return self.apply(
-            params, "lm", embeds, batch["positions"], batch["segments"], deterministic=key is None, rngs=rngs
-        )[0]
-
-    def head(self, params: Params) -> Float[Array, "D Vpad"]:
-        """The matrix of the LM's softmax."""
-        return decoder_lm.head_kernel(self.config.lm, params["lm"])
-
-    def new_cache(self, rows: int, length: int) -> KVCache:
-        return decoder_lm.decoder_cache(self.config.lm, rows, length)
-
-    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
-        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
-        return hidden, aux["cache"]
 
     def decode_init(self, params: Params, batch: Batch, settings: Decoding) -> decoding.DecodeState:
         del params

@@ -16,7 +16,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, siglip_text, taming_vae
-from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
@@ -25,6 +24,7 @@ from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.tar import (
     ar_detokenizer,
     decoding,
@@ -57,7 +57,7 @@ class Negative(nn.Module):
         return self.param("embeds", nn.initializers.zeros, (self.tokens, self.channels))
 
 
-class Tar:
+class Tar(DecoderReading):
     """The system; see `systems.base.System` for what each method promises.
 
     Parts of its parameters: ``lm``, ``ta_tok``; ``ar`` and ``vq``; ``sana``, ``vae`` and ``negative``; ``vit``, the
@@ -228,24 +228,6 @@ class Tar:
         if codes is not None:
             batch = write_codes(batch, codes, self.vocabulary.ids.code_offset)
         return self.apply(params, "lm", batch["tokens"], method="embed_tokens")
-
-    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
-        rngs = None if key is None else {"dropout": key}
-        return self.apply(
-            params, "lm", embeds, batch["positions"], batch["segments"], deterministic=key is None, rngs=rngs
-        )[0]
-
-    def head(self, params: Params) -> Float[Array, "D Vpad"]:
-        """The matrix of the LM's softmax."""
-        return decoder_lm.head_kernel(self.config.lm, params["lm"])
-
-    def new_cache(self, rows: int, length: int) -> KVCache:
-        return decoder_lm.decoder_cache(self.config.lm, rows, length)
-
-    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
-        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
-        return hidden, aux["cache"]
 
     def decode_init(self, params: Params, batch: Batch, settings: Decoding) -> decoding.DecodeState:
         del params

@@ -14,7 +14,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import decoder_lm, siglip, siglip_text, taming_vae
-from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import BadExample, Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
@@ -23,6 +22,7 @@ from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_tower, stage_vqgan, weights
 from unitok_jax.systems.unitoken.config import UniTokenConfig
 from unitok_jax.systems.unitoken.images import siglip_view, vqgan_view
@@ -48,7 +48,7 @@ def _merge_images(pixels: Float[Array, "batch images H W 3"]) -> tuple[Float[Arr
     return pixels.reshape(-1, *pixels.shape[2:]), pixels.shape[:2]
 
 
-class UniToken:
+class UniToken(DecoderReading):
     """The system; see `systems.base.System` for what each method promises.
 
     Parts of its parameters: ``lm``, ``vit``, ``adapter``, ``vqgan``; ``text`` in the tower's own stage, and in the
@@ -191,24 +191,6 @@ class UniToken:
         if blank is not None:
             features = jnp.where(blank[..., None], 0, features)
         return jnp.where(is_feature[..., None], features, embeds)
-
-    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
-        rngs = None if key is None else {"dropout": key}
-        return self.apply(
-            params, "lm", embeds, batch["positions"], batch["segments"], deterministic=key is None, rngs=rngs
-        )[0]
-
-    def head(self, params: Params) -> Float[Array, "D Vpad"]:
-        """The matrix of the LM's softmax."""
-        return decoder_lm.head_kernel(self.config.lm, params["lm"])
-
-    def new_cache(self, rows: int, length: int) -> KVCache:
-        return decoder_lm.decoder_cache(self.config.lm, rows, length)
-
-    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
-        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
-        return hidden, aux["cache"]
 
     def decode_init(self, params: Params, batch: Batch, settings: Decoding) -> decoding.DecodeState:
         del params

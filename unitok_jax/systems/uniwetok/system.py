@@ -28,6 +28,7 @@ from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.uniwetok import decoding, lm, stage_c2i, stage_lm, stage_tokenizer, weights
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 from unitok_jax.systems.uniwetok.images import cover
@@ -38,7 +39,7 @@ DECODER = 1 << 20  # tells the decoder's draws from those of the generator's ste
 NOISE_SEED = 0  # of the generative decoder's noise where no key is at hand: pictures repeat themselves
 
 
-class UniWeTok:
+class UniWeTok(DecoderReading):
     """The system; see `systems.base.System` for what each method promises.
 
     Parts of its parameters: ``vae``, ``generator``, ``lm``, ``projector``, ``flow``, and in the tokenizer's stage
@@ -228,15 +229,6 @@ class UniWeTok:
             return embeds
         signs, columns = self.row_tokens(params, batch)
         return lm.place_tokens(self.config, params, embeds, batch, signs, columns)
-
-    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
-        rngs = None if key is None else {"dropout": key}
-        reading = (batch["positions"], batch["segments"], batch.get("blocks"))
-        return self.apply(params, "lm", embeds, *reading, deterministic=key is None, rngs=rngs)[0]
-
-    def new_cache(self, rows: int, length: int) -> KVCache:
-        return decoder_lm.decoder_cache(self.config.lm, rows, length)
 
     def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
         """Prompts are read in order; P positions that follow one are a block, which sees itself both ways."""

@@ -1,0 +1,37 @@
+"""What systems whose language model is one `DecoderLM` share: reading rows, its softmax, its cache."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from unitok_jax.backbones import decoder_lm
+from unitok_jax.backbones.kv_cache import KVCache
+from unitok_jax.systems.base import Batch, Params
+
+
+class DecoderReading:
+    """Methods of a system with `config.lm` and `apply`; its decoder is the part ``lm``."""
+
+    config: Any
+
+    def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
+        """Runs one part's module on its parameters."""
+        raise NotImplementedError
+
+    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
+        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
+        rngs = None if key is None else {"dropout": key}
+        reading = (batch["positions"], batch["segments"], batch.get("blocks"))
+        return self.apply(params, "lm", embeds, *reading, deterministic=key is None, rngs=rngs)[0]
+
+    def head(self, params: Params) -> Float[Array, "D Vpad"]:
+        """The matrix of the LM's softmax."""
+        return decoder_lm.head_kernel(self.config.lm, params["lm"])
+
+    def new_cache(self, rows: int, length: int) -> KVCache:
+        return decoder_lm.decoder_cache(self.config.lm, rows, length)
+
+    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
+        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
+        return hidden, aux["cache"]
