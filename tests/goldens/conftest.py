@@ -21,8 +21,9 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "golden" in metafunc.fixturenames:
-        cases = find_cases(metafunc.config.getoption("goldens", None))
-        metafunc.parametrize("golden", cases, ids=[f"{case.parent.name}/{case.name}" for case in cases])
+        asked = metafunc.config.getoption("goldens", None)
+        cases = find_cases(asked)
+        metafunc.parametrize("golden", [_param(case, asked) for case in cases])
     if "bundled" in metafunc.fixturenames:
         cases = sorted(case.parent for case in (HERE / "data").glob("*/*/config.json"))
         metafunc.parametrize("bundled", cases, ids=[f"{case.parent.name}/{case.name}" for case in cases])
@@ -37,6 +38,12 @@ def find_cases(folders):
     for case in (*_below(HERE / "data"), *(_below(shared) if shared.is_dir() else ())):
         found.setdefault((case.parent.name, case.name), case)
     return list(found.values())
+
+
+def _param(case, asked):
+    """Cases from outside the repository are slow proofs, unless they were asked for."""
+    slow = not asked and not case.is_relative_to(HERE)
+    return pytest.param(case, id=f"{case.parent.name}/{case.name}", marks=[pytest.mark.slow] if slow else [])
 
 
 def _below(folder):
