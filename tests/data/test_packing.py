@@ -6,7 +6,8 @@ from data_toys import OUTPUTS, SIDE, spec
 
 from unitok_jax.data import packing
 from unitok_jax.data.example import BadExample, Task
-from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.data.rows import DRAW, ExampleRow, Modality, RowSpec, View
+from unitok_jax.errors import UserError
 
 
 def random_row(rng, codes=False, blocks=False, most=20):
@@ -125,19 +126,48 @@ def test_pictures_alone_have_no_sequence():
     assert set(batch) == {"labels", "filled", "sizes", "pixels"}
     assert batch["labels"].tolist() == [4, -1]
     assert batch["filled"]["pixels"].tolist() == [[True], [False]]
-    assert packing.unused(batch) == {"pixels": 0.5}
+    assert packing.unused(batch, shape) == {"pixels": 0.5}
 
 
 def test_unused_share():
     rng = np.random.default_rng(3)
     row = random_row(rng)
-    batch = packing.pack([[row], []], spec(length=64, images=4), codes=False)
+    row.targets[2:5], row.loss_weights[4:] = DRAW, 0
+    shape = spec(length=64, images=4, loss_positions=10, visual_positions=100)
+    batch = packing.pack([[row], []], shape, codes=False)
     images = len(row.views["vq"])
-    assert packing.unused(batch) == {
+    assert packing.unused(batch, shape) == {
         "positions": 1 - len(row.tokens) / 128,
         "vq": 1 - images / 8,
         "vit": 1 - images / 8,
+        "loss_positions": 1 - 2 / 20,
+        "visual_positions": 1 - 2 / 128,  # a row has no more than its positions
     }
+
+
+def learning(words, drawn, length=20):
+    """A row of text of which so many positions are learnt, of either kind, in random places."""
+    where = np.random.default_rng(words).permutation(length)[: words + drawn]
+    weights, targets = np.zeros(length, np.float32), np.full(length, 7, np.int32)
+    weights[where], targets[where[:drawn]] = 0.5, DRAW
+    zeros = np.zeros(length, np.int32)
+    return ExampleRow(zeros, targets, weights, zeros, zeros, Task.TEXT)
+
+
+def test_what_would_learn_more_than_its_line_has_room_for_opens_the_next():
+    rows = [learning(4, 1), learning(6, 0), learning(1, 0), learning(0, 5), learning(2, 3), learning(10, 8)]
+    assert [len(line) for line in packed_lines(rows, spec(length=100), False)] == [5, 1]
+    bounded = spec(length=100, loss_positions=10, visual_positions=8)
+    assert [len(line) for line in packed_lines(rows, bounded, False)] == [2, 3, 1]
+    for row, message in (
+        (learning(11, 0), "longer than the row: 11 loss positions, room for 10"),
+        (learning(3, 9), "longer than the row: 9 visual positions, room for 8"),
+    ):
+        packing.check(row, spec(length=100), codes=False)
+        with pytest.raises(BadExample, match=message):
+            packing.check(row, bounded, codes=False)
+    with pytest.raises(UserError, match=r"config.stage_options.loss_positions: -1; 0 stands for the whole row"):
+        spec(loss_positions=-1)
 
 
 def with_pictures(images, **changes):

@@ -98,6 +98,19 @@ def _sizes(jaxpr):
             yield from _sizes(inner)
 
 
+def test_rows_of_positions_are_scored_as_one_row():
+    def ours(hidden, kernel, rows):
+        shape = (rows, N // rows)
+        weights, targets = WEIGHTS.reshape(shape), TARGETS.reshape(shape)
+        loss = vocabulary_loss(hidden.reshape(*shape, D), kernel, targets, weights, V, 64)
+        sums = sum_by_group(loss, weights, targets % 3, 3)
+        return sums.nll[0] + 0.1 * sums.z.sum(), (sums, loss)
+
+    runs = [jax.value_and_grad(ours, (0, 1), has_aux=True)(HIDDEN, KERNEL, rows) for rows in (1, N)]
+    for one, other in zip(*map(jax.tree.leaves, runs), strict=True):
+        np.testing.assert_allclose(one.reshape(other.shape), other, rtol=1e-5, atol=1e-6)
+
+
 def test_sums_by_group():
     loss = vocabulary_loss(HIDDEN, KERNEL, TARGETS, WEIGHTS, V)
     groups = jnp.asarray(np.arange(N) % 4, jnp.int32)

@@ -58,9 +58,7 @@ class Pair:
         self.torch = kind(config) if kind else transformers.AutoModelForCausalLM.from_config(config)
         _randomise(self.torch.eval())
         theta = (getattr(config, "rope_parameters", None) or vars(config))["rope_theta"]
-        self.config = DecoderConfig(
-            301, 32, 48, 3, 4, 2, 8, rope_theta=theta, norm_eps=config.rms_norm_eps, **changes
-        )
+        self.config = DecoderConfig(301, 32, 48, 3, 4, 2, 8, rope_theta=theta, norm_eps=config.rms_norm_eps, **changes)
         self.table = decoder_table(self.config)
         state = {key: value.numpy() for key, value in self.torch.state_dict().items() if "vqmodel" not in key}
         abstract = jax.eval_shape(lambda: init_decoder(self.config, jax.random.key(0)))

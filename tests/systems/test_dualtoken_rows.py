@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitok_jax.data.example import IMAGE, BadExample, Example, Task, Turn
-from unitok_jax.data.rows import Modality
+from unitok_jax.data.rows import DRAW, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.systems.dualtoken import decoding, images, layout, vocabulary
 
@@ -42,7 +42,7 @@ def test_drawing_row_learns_positions_and_ends(learn_start):
     row = layout.conversation(drawn, template)
     asked = [START, *text("user\ndog"), END, *text("\n"), START, *text("assistant\n")]
     assert row.tokens.tolist() == [*asked, *BLOCK, END, *text("\n")]
-    wanted = [*(BLOCK if learn_start else BLOCK[1:]), END]
+    wanted = [*([SEE] if learn_start else []), DRAW, DRAW, DRAW, SEEN, END]
     assert row.targets[row.loss_weights > 0].tolist() == wanted
     prompt = layout.prompt(dataclasses.replace(drawn, turns=drawn.turns[:1], images=()), template)
     assert prompt.tokens.tolist() == [*asked, SEE]

@@ -35,7 +35,7 @@ class BatchInfo:
     Attributes:
         cursors: int64 [rows], the streams' state after this batch.
         skipped: int64 [rows, reasons], bad examples so far, columns as `REASONS`; carried over restarts with `cursors`.
-        unused: the share of room that padding took, by ``positions`` and view.
+        unused: the share of room that padding took; see `packing.unused`.
     """
 
     cursors: Int64[np.ndarray, " rows"]
@@ -58,9 +58,10 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
         skipped: np.ndarray,
         max_bad_share: float,
         count: int | None,
+        spec: RowSpec,
     ):
         self.cursors, self.skipped, self.count = cursors, skipped, count
-        self._parts, self._max_bad_share, self._made = list(parts), max_bad_share, 0
+        self._parts, self._max_bad_share, self._made, self._spec = list(parts), max_bad_share, 0, spec
         self._start = (int(cursors.sum()), int(skipped.sum()))
         self._named: Counter[str] = Counter()
         self._close = weakref.finalize(self, _close, self._parts)  # at exit too, while Grain's modules still exist
@@ -75,7 +76,7 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
         self.cursors, self.skipped = (np.concatenate([part[key] for part in parts]) for key in ("cursors", "skipped"))
         self._refuse_too_many_bad(any(part["hopeless"] for part in parts))
         batch = _concatenate([part["batch"] for part in parts])
-        return batch, BatchInfo(self.cursors, self.skipped, packing.unused(batch))
+        return batch, BatchInfo(self.cursors, self.skipped, packing.unused(batch, self._spec))
 
     def close(self) -> None:
         """Ends threads and worker processes."""
@@ -187,7 +188,7 @@ def _batches(
         parts.append(_prefetched(streams, settings))
     for part in parts:
         part.start_prefetch()
-    return Batches(parts, cursors, skipped, settings.max_bad_share, count)
+    return Batches(parts, cursors, skipped, settings.max_bad_share, count, shape.spec)
 
 
 def _prefetched(streams: RowStreams, settings: DataSettings) -> grain.DatasetIterator:

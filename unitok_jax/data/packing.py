@@ -1,12 +1,13 @@
 """Example rows into the fixed shapes of a batch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from unitok_jax.data.example import BadExample
-from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.data.rows import LEARNT, ExampleRow, Modality, RowSpec, View
 
 HostBatch = dict[str, Any]  # the fields of a batch as numpy arrays; see `empty`
 
@@ -19,20 +20,31 @@ def pictures(row: ExampleRow, spec: RowSpec, codes: bool) -> dict[str, int]:
     return counts
 
 
+def room(spec: RowSpec) -> dict[str, int]:
+    """How much a line holds of everything that is bounded, by a name to show."""
+    bounds = {"positions": spec.length} if spec.length else {}
+    bounds |= {f"pictures of {name}": view.images for name, view in spec.views.items()}
+    bounds |= {"pictures": _pictures_room(spec)}
+    return bounds | {_shown(name): getattr(spec, name) for name in LEARNT if getattr(spec, name)}
+
+
+def needs(row: ExampleRow, spec: RowSpec, codes: bool) -> Counter[str]:
+    """How much of it a row takes."""
+    taken = Counter({f"pictures of {name}": count for name, count in pictures(row, spec, codes).items()})
+    taken["pictures"], taken["positions"] = _sizes(row), len(row.tokens)
+    return taken + Counter({_shown(name): int(where.sum()) for name, where in _learnt(vars(row)).items()})
+
+
 def check(row: ExampleRow, spec: RowSpec, codes: bool) -> None:
     """Makes sure that a row can stand alone in a line of the batch.
 
     Raises:
-        BadExample: if it is longer than the row, has more pictures, or points at codes that it does not have.
+        BadExample: if it takes more of anything than a line holds, or points at codes that it does not have.
     """
-    if len(row.tokens) > spec.length and spec.length:
-        raise BadExample("longer than the row", f"{len(row.tokens)} positions, room for {spec.length}")
-    counts = pictures(row, spec, codes)
-    for name, view in spec.views.items():
-        if counts[name] > view.images:
-            raise BadExample("longer than the row", f"{counts[name]} pictures of {name}, room for {view.images}")
-    if _sizes(row) > _pictures_room(spec):
-        raise BadExample("longer than the row", f"{_sizes(row)} pictures, room for {_pictures_room(spec)}")
+    taken = needs(row, spec, codes)
+    for name, bound in room(spec).items():
+        if taken[name] > bound:
+            raise BadExample("longer than the row", f"{taken[name]} {name}, room for {bound}")
     if codes and row.codes is not None and spec.code_view is not None:
         wanted = spec.views[spec.code_view].codes
         if np.shape(row.codes)[1:] != wanted:
@@ -40,6 +52,7 @@ def check(row: ExampleRow, spec: RowSpec, codes: bool) -> None:
             raise BadExample(
                 "no precomputed codes", f"codes of shape {np.shape(row.codes)}, expected [images, {shape}]"
             )
+    counts = pictures(row, spec, codes)
     for modality, name in _views_by_modality(spec).items():
         slots = np.asarray(row.slots)[np.asarray(row.modality) == modality]
         if slots.size and slots.max() >= counts[name] * spec.views[name].outputs:
@@ -54,25 +67,19 @@ class Line:
     def __init__(self, spec: RowSpec, codes: bool):
         self.spec, self.codes = spec, codes
         self.rows: list[ExampleRow] = []
-        self._used = self._sizes = 0
-        self._pictures = dict.fromkeys(spec.views, 0)
+        self._used: Counter[str] = Counter()
 
     def fits(self, row: ExampleRow) -> bool:
         """Whether `row` has room beside what is there already."""
         if self.rows and not self.spec.pack:
             return False
-        counts = pictures(row, self.spec, self.codes)
-        roomy = self._sizes + _sizes(row) <= _pictures_room(self.spec)
-        roomy &= all(self._pictures[name] + counts[name] <= view.images for name, view in self.spec.views.items())
-        return roomy and (not self.spec.length or self._used + len(row.tokens) <= self.spec.length)
+        taken = self._used + needs(row, self.spec, self.codes)
+        return all(taken[name] <= bound for name, bound in room(self.spec).items())
 
     def add(self, row: ExampleRow) -> None:
         """Appends a row that fits."""
         self.rows.append(row)
-        self._used += len(row.tokens)
-        self._sizes += _sizes(row)
-        for name, count in pictures(row, self.spec, self.codes).items():
-            self._pictures[name] += count
+        self._used += needs(row, self.spec, self.codes)
 
 
 def empty(spec: RowSpec, batch: int, codes: bool) -> HostBatch:
@@ -112,10 +119,27 @@ def pack(lines: Sequence[Sequence[ExampleRow]], spec: RowSpec, codes: bool) -> H
     return batch
 
 
-def unused(batch: HostBatch) -> dict[str, float]:
-    """The share of a batch's room that padding takes: ``positions`` and each view by name."""
-    shares = {"positions": 1.0 - float(np.mean(batch["segments"] > 0))} if "segments" in batch else {}
-    return shares | {name: 1.0 - float(np.mean(filled)) for name, filled in batch.get("filled", {}).items()}
+def unused(batch: HostBatch, spec: RowSpec) -> dict[str, float]:
+    """The share of a batch's room that padding takes: ``positions``, each view by name, and learnt positions of either
+    kind where `spec` bounds them."""
+    shares = {name: 1.0 - float(np.mean(filled)) for name, filled in batch.get("filled", {}).items()}
+    if "segments" not in batch:
+        return shares
+    shares["positions"] = 1.0 - float(np.mean(batch["segments"] > 0))
+    for name, where in _learnt(batch).items():
+        if getattr(spec, name):
+            shares[name] = 1.0 - float(where.sum()) / (len(where) * min(getattr(spec, name), where.shape[1]))
+    return shares
+
+
+def _learnt(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Where a row or batch is learnt, by the field of `RowSpec` that bounds it."""
+    learnt, drawn = np.asarray(fields["loss_weights"]) != 0, np.asarray(fields["targets"]) < 0
+    return dict(zip(LEARNT, (learnt & ~drawn, learnt & drawn), strict=True))
+
+
+def _shown(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _blank(view: View, batch: int) -> np.ndarray:

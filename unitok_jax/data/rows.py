@@ -10,6 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from unitok_jax.data.example import Task
+from unitok_jax.errors import UserError
+
+LEARNT = ("loss_positions", "visual_positions")  # fields of `RowSpec`
+DRAW = -1  # the target of a position whose output is drawn by another head than the vocabulary's softmax
 
 
 class Modality(enum.IntEnum):
@@ -57,6 +61,13 @@ class RowSpec:
         blocks: the batch has `blocks` (some row of the stage attends both ways somewhere).
         lengths: shorter lengths that whole batches may have instead, where the data's order is ``clustered``.
         added: the most positions that a row has beyond its recorded length.
+        loss_positions: how many positions with a target of the vocabulary are learnt in a row at most, which is how
+            many its softmax scores; 0: the whole row.
+        visual_positions: how many positions with the target `DRAW` are learnt in a row at most; 0: as many as its
+            pictures have outputs.
+
+    Raises:
+        UserError: for a negative number of positions.
     """
 
     length: int
@@ -66,6 +77,13 @@ class RowSpec:
     blocks: bool = False
     lengths: tuple[int, ...] = ()
     added: int = 0
+    loss_positions: int = 0
+    visual_positions: int = 0
+
+    def __post_init__(self):
+        for name in LEARNT:
+            if getattr(self, name) < 0:
+                raise UserError(f"config.stage_options.{name}: {getattr(self, name)}; 0 stands for the whole row")
 
 
 @dataclasses.dataclass
@@ -74,7 +92,7 @@ class ExampleRow:
 
     Attributes:
         tokens: int32 [S], input ids (any id at feature positions and at code positions whose codes come later).
-        targets: int32 [S], the id that position t must predict: already shifted.
+        targets: int32 [S], the id that position t must predict: already shifted; `DRAW` where a visual head does.
         loss_weights: float32 [S], 0 where nothing is learnt.
         modality: int8 [S], `Modality` values.
         slots: int32 [S], for feature and code positions the index of the visual output, counted from this

@@ -18,7 +18,7 @@ LOWEST = -1e30
 
 
 class VocabularyLoss(NamedTuple):
-    """What the head says at each of n positions. Only `nll` and `logsumexp` have gradients.
+    """What the head says at each position. Only `nll` and `logsumexp` have gradients.
 
     Attributes:
         nll: float32, negative log-likelihood of the target.
@@ -26,9 +26,9 @@ class VocabularyLoss(NamedTuple):
         correct: whether the most likely id (the lowest of equals) is the target.
     """
 
-    nll: Float[jax.Array, "n"]
-    logsumexp: Float[jax.Array, "n"]
-    correct: Bool[jax.Array, "n"]
+    nll: Float[jax.Array, "*n"]
+    logsumexp: Float[jax.Array, "*n"]
+    correct: Bool[jax.Array, "*n"]
 
 
 @struct.dataclass
@@ -51,15 +51,16 @@ class LossSums:
 
 
 def vocabulary_loss(
-    hidden: Float[jax.Array, "n D"],
+    hidden: Float[jax.Array, "*n D"],
     kernel: Float[jax.Array, "D Vpad"],
-    targets: Int[jax.Array, "n"],
-    weights: Float[jax.Array, "n"],
+    targets: Int[jax.Array, "*n"],
+    weights: Float[jax.Array, "*n"],
     vocab_size: int,
     chunk: int = CHUNK,
 ) -> VocabularyLoss:
     """Scores `targets` under ``softmax(hidden @ kernel)``; the softmax and its sums are float32.
 
+    Rows of positions are not flattened, so that they stay sharded along every axis that they are sharded along.
     Positions of weight 0 give 0 whatever stands there, NaN or an impossible target included, and no gradient.
 
     Args:
@@ -71,7 +72,7 @@ def vocabulary_loss(
         chunk: ids at a time; all at once where that many suffice.
     """
     used = weights != 0
-    hidden = jnp.where(used[:, None], hidden, 0)
+    hidden = jnp.where(used[..., None], hidden, 0)
     targets = jnp.where(used, targets, 0)
     plan = _Plan(vocab_size, kernel.shape[1], -(-kernel.shape[1] // chunk))
     nll, logsumexp, best = _score(plan, hidden, kernel, targets)
@@ -79,13 +80,12 @@ def vocabulary_loss(
 
 
 def sum_by_group(
-    loss: VocabularyLoss, weights: Float[jax.Array, "n"], groups: Int[jax.Array, "n"], number: int
+    loss: VocabularyLoss, weights: Float[jax.Array, "*n"], groups: Int[jax.Array, "*n"], number: int
 ) -> LossSums:
     """Adds the positions up by group id (such as a batch's `task`), so that losses are logged apart."""
-    inside = (groups[:, None] == jnp.arange(number)).astype(jnp.float32)
-    parts = (loss.nll, loss.logsumexp**2, loss.correct)
-    sums = [(part * weights) @ inside for part in parts]
-    return LossSums(*sums, weights.astype(jnp.float32) @ inside, (weights != 0).astype(jnp.float32) @ inside)
+    inside = (groups[..., None] == jnp.arange(number)).astype(jnp.float32)
+    parts = (loss.nll * weights, loss.logsumexp**2 * weights, loss.correct * weights, weights, weights != 0)
+    return LossSums(*(jnp.tensordot(part.astype(jnp.float32), inside, weights.ndim) for part in parts))
 
 
 class _Plan(NamedTuple):
@@ -110,16 +110,17 @@ class _Plan(NamedTuple):
         return parts.swapaxes(0, 1).reshape(self.ids * self.chunks, -1)[: self.columns].T
 
     def logits(self, hidden: jax.Array, parts: jax.Array, chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Float32 logits of a chunk, [n, ids], and its ids."""
+        """Float32 logits of a chunk, [*n, ids], and its ids."""
         ids = jnp.arange(self.ids) * self.chunks + chunk
         rows = jax.lax.dynamic_index_in_dim(parts, chunk, 1, keepdims=False)
-        logits = jax.lax.dot_general(hidden, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+        shared = (hidden.ndim - 1,), (1,)
+        logits = jax.lax.dot_general(hidden, rows, (shared, ((), ())), preferred_element_type=jnp.float32)
         return jnp.where(ids < self.vocab_size, logits, LOWEST), ids
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _score(plan: _Plan, hidden, kernel, targets):
-    """Negative log-likelihood, logsumexp and the most likely id, each [n]."""
+    """Negative log-likelihood, logsumexp and the most likely id, each [*n]."""
     parts = plan.split(kernel, hidden.dtype)
 
     def visit(carry, chunk):
@@ -129,8 +130,8 @@ def _score(plan: _Plan, hidden, kernel, targets):
         first = ids[jnp.argmax(logits, -1)]
         best = jnp.where((here > top) | ((here == top) & (first < best)), first, best)
         new_top = jnp.maximum(top, here)
-        total = total * jnp.exp(top - new_top) + jnp.exp(logits - new_top[:, None]).sum(-1)
-        target_logit += jnp.where(ids == targets[:, None], logits, 0).sum(-1)
+        total = total * jnp.exp(top - new_top) + jnp.exp(logits - new_top[..., None]).sum(-1)
+        target_logit += jnp.where(ids == targets[..., None], logits, 0).sum(-1)
         return (new_top, best, total, target_logit), None
 
     zeros = jnp.zeros(targets.shape, jnp.float32)
@@ -148,15 +149,15 @@ def _score_forward(plan: _Plan, hidden, kernel, targets):
 def _score_backward(plan: _Plan, saved, grads):
     hidden, kernel, targets, logsumexp = saved
     d_nll, d_logsumexp, _ = grads
-    parts = plan.split(kernel, hidden.dtype)
+    parts, places = plan.split(kernel, hidden.dtype), tuple(range(targets.ndim))
 
     def visit(d_hidden, chunk):
         logits, ids = plan.logits(hidden, parts, chunk)
-        d_logits = jnp.exp(logits - logsumexp[:, None]) * (d_nll + d_logsumexp)[:, None]
-        d_logits = (d_logits - jnp.where(ids == targets[:, None], d_nll[:, None], 0)).astype(hidden.dtype)
+        d_logits = jnp.exp(logits - logsumexp[..., None]) * (d_nll + d_logsumexp)[..., None]
+        d_logits = (d_logits - jnp.where(ids == targets[..., None], d_nll[..., None], 0)).astype(hidden.dtype)
         rows = jax.lax.dynamic_index_in_dim(parts, chunk, 1, keepdims=False)
         d_hidden += jnp.matmul(d_logits, rows, preferred_element_type=jnp.float32)
-        d_rows = jax.lax.dot_general(d_logits, hidden, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+        d_rows = jnp.tensordot(d_logits, hidden, (places, places), preferred_element_type=jnp.float32)
         return d_hidden, d_rows.astype(kernel.dtype)
 
     start = jnp.zeros(hidden.shape, jnp.float32)

@@ -12,7 +12,7 @@ from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.backbones.depth_head import DepthHead, DepthHeadConfig
 from unitok_jax.backbones.siglip import SiglipConfig
 from unitok_jax.data.example import Task
-from unitok_jax.data.rows import Modality
+from unitok_jax.data.rows import DRAW, Modality
 from unitok_jax.inference import decode as loop
 from unitok_jax.quantizers.residual import ResidualConfig
 from unitok_jax.sampling.draw import sample_keys
@@ -97,7 +97,7 @@ def batch_of(case, system):
     codes = np.concatenate([case.input("codes_pix"), case.input("codes_sem")], -1)[:, None].astype(np.int32)
     batch = {
         "tokens": ids,
-        "targets": np.where(learnt, np.roll(labels, -1, 1), 0).clip(0),
+        "targets": np.where(np.roll(drawn, -1, 1), DRAW, np.roll(labels, -1, 1).clip(0)),
         "loss_weights": learnt.astype(np.float32),
         "modality": modality.astype(np.int8),
         "slots": slots.astype(np.int32),
@@ -150,7 +150,7 @@ def check_inside(case, system, params, batch):
     for name in BRANCHES:
         case.compare(f"{name}_logits", np.asarray(logits[name])[used], **CLOSE)
         case.compare(f"ce_{name}", np.asarray(scored[name]).reshape(-1, len(used)).T[used], **CLOSE)
-    words = np.asarray((batch["loss_weights"] > 0) & ~stage_lm._next_is_code(batch))
+    words = np.asarray((batch["loss_weights"] > 0) & (batch["targets"] >= 0))
     case.compare("ce_text", np.asarray(nll)[words], **CLOSE)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from unitok_jax.data.example import IMAGE, BadExample, Example, Task
-from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.data.rows import DRAW, ExampleRow, Modality
 from unitok_jax.systems.dualtoken.vocabulary import Vocabulary
 
 IGNORE = -100  # a label that is not learnt
@@ -35,7 +35,7 @@ class Template:
 
 @dataclasses.dataclass
 class _Piece:
-    """A run of positions; `labels` are the ids to be predicted at these very positions, or IGNORE."""
+    """A run of positions; `labels` are the ids to be predicted at these very positions, DRAW or IGNORE."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -115,7 +115,7 @@ def _image(index: int, template: Template, learn: bool) -> _Piece:
     modality, slots = np.zeros_like(values), np.zeros_like(values)
     modality[1:-1] = Modality.CODE
     slots[1:-1] = index * length + np.arange(length)
-    labels = values.copy() if learn else np.full_like(values, IGNORE)
+    labels = np.where(modality == Modality.CODE, DRAW, values) if learn else np.full_like(values, IGNORE)
     if not template.learn_start:
         labels[0] = IGNORE
     return _Piece(values, labels, modality, slots)

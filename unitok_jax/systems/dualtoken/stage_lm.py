@@ -16,15 +16,14 @@ from jaxtyping import Array, Float, Int
 from unitok_jax.backbones.depth_head import DepthHead
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
-from unitok_jax.losses.vocabulary import VocabularyLoss, sum_by_group, vocabulary_loss
+from unitok_jax.losses.vocabulary import VocabularyLoss, sum_by_group
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.dualtoken import layout
 from unitok_jax.systems.dualtoken.config import HEADS
 from unitok_jax.systems.dualtoken.images import view
 from unitok_jax.systems.dualtoken.stage_tokenizer import VIEW
-
-_TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
+from unitok_jax.systems.loss_positions import by_task, find, score_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +32,9 @@ class LMOptions:
 
     Attributes:
         row_length: positions of a packed row.
+        loss_positions: words that a row has room to learn, which is how many the softmax scores; 0 is all positions.
+        visual_positions: pictures' positions that a row has room to learn, which is how many the heads score; 0 is as
+            many as its pictures have.
         pack: several examples a row; otherwise one.
         images: pictures that a row has room for.
         reduction: ``paper``: everything summed and divided by the supervised positions, a picture's position counted
@@ -45,6 +47,8 @@ class LMOptions:
     """
 
     row_length: int = 2048
+    loss_positions: int = 0
+    visual_positions: int = 0
     pack: bool = False
     images: int = 1
     reduction: Literal["paper", "mean"] = "paper"
@@ -61,8 +65,16 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     config = system.config
     side, (rows, columns) = config.vit.image_size, config.grid
     seen = View(options.images, side, side, rows * columns, Modality.CODE, depth=config.depth)
+    spec = RowSpec(
+        options.row_length,
+        {VIEW: seen},
+        code_view=VIEW,
+        pack=options.pack,
+        loss_positions=options.loss_positions,
+        visual_positions=options.visual_positions,
+    )
     return Stage(
-        spec=RowSpec(options.row_length, {VIEW: seen}, code_view=VIEW, pack=options.pack),
+        spec=spec,
         init=lambda key: (system.init(key, (*system.lm_parts, *system.coder_parts)), {}),
         layout=functools.partial(_layout, system, options),
         counts=_counts,
@@ -88,13 +100,8 @@ def place_images(system: Any, example: Example, row: ExampleRow, rng: np.random.
     return dataclasses.replace(row, views={VIEW: [view(image, side, rng) for image in example.images]})
 
 
-def _next_is_code(batch: Batch) -> jax.Array:
-    """Positions whose prediction is a picture's position."""
-    return jnp.pad(batch["modality"][:, 1:] == Modality.CODE, ((0, 0), (0, 1)))
-
-
 def _counts(batch: Batch) -> dict[str, jax.Array]:
-    learnt, visual = batch["loss_weights"] > 0, _next_is_code(batch)
+    learnt, visual = batch["loss_weights"] > 0, batch["targets"] < 0
     return {"supervised": learnt.sum(), "text": (learnt & ~visual).sum(), "visual": (learnt & visual).sum()}
 
 
@@ -114,21 +121,20 @@ class Visual(NamedTuple):
     task: Int[Array, " n"]
 
 
-def gather_visual(batch: Batch, hidden: Float[Array, "batch seq width"], codes: Int[Array, "*b depth"]) -> Visual:
-    """Picks what `Visual` holds; `codes` are [batch, images, n, Q]."""
+def gather_visual(
+    batch: Batch, hidden: Float[Array, "batch seq width"], codes: Int[Array, "*b depth"], most: int = 0
+) -> Visual:
+    """Picks what `Visual` holds; `codes` are [batch, images, n, Q], a row learns at most `most` (0: all it has)."""
     flat = codes.reshape(len(hidden), -1, codes.shape[-1])
-    wanted = _next_is_code(batch) & (batch["loss_weights"] > 0)
-    room = min(flat.shape[1], wanted.shape[1])
-    at = jnp.argsort(~wanted, axis=1, stable=True)[:, :room]
-    pick = functools.partial(jnp.take_along_axis, axis=1)
-    used = pick(wanted, at)
-    slots = jnp.where(used, pick(jnp.roll(batch["slots"], -1, axis=1), at), 0)
-    rows = pick(hidden, at[..., None]), pick(flat, slots[..., None])
+    wanted = (batch["targets"] < 0) & (batch["loss_weights"] > 0)
+    places = find(wanted, min(most or flat.shape[1], flat.shape[1], wanted.shape[1]))
+    slots = jnp.where(places.used, places.pick(jnp.roll(batch["slots"], -1, axis=1)), 0)
+    right = jnp.take_along_axis(flat, slots[..., None], axis=1)
     return Visual(
-        rows[0].reshape(-1, hidden.shape[-1]),
-        rows[1].reshape(-1, flat.shape[-1]),
-        used.reshape(-1).astype(jnp.float32),
-        pick(batch["task"], at).reshape(-1).astype(jnp.int32),
+        places.pick(hidden).reshape(-1, hidden.shape[-1]),
+        right.reshape(-1, flat.shape[-1]),
+        places.used.reshape(-1).astype(jnp.float32),
+        places.pick(batch["task"]).reshape(-1).astype(jnp.int32),
     )
 
 
@@ -148,12 +154,9 @@ def _loss(
     codes = system.codes_of(params, batch)
     keys = dict(zip(("lm", *system.config.branches), jax.random.split(key, 3), strict=False))
     hidden = system.read_rows(params, system.embed(params, {**batch, "codes": codes}), batch, keys["lm"])
-    sums, aux = {"text": _text_loss(system, params, batch, hidden)}, {}
-    for task, name in _TASKS.items():
-        said = sums["text"]
-        aux[f"loss/{name}"] = metrics.Average(total=said.nll[task], count=said.count[task])
-        aux[f"accuracy/{name}"] = metrics.Average(total=said.correct[task], count=said.count[task])
-    visual = gather_visual(batch, hidden, codes)
+    words = score_words(system, params, hidden, batch, options.loss_positions)
+    sums, aux = {"text": words}, by_task(words)
+    visual = gather_visual(batch, hidden, codes, options.visual_positions)
     for branch in system.config.branches:
         scored = score_codes(system, params, branch, visual, keys[branch])
         depths = system.config.quantizer(branch).depth
@@ -162,13 +165,6 @@ def _loss(
         aux[f"loss/{branch}"] = metrics.Average(total=said.nll[0], count=said.count[0])
         aux[f"accuracy/{branch}"] = metrics.Average(total=said.correct[0], count=said.count[0])
     return _reduced(system, options, sums, batch["totals"]), aux, state, carry
-
-
-def _text_loss(system: Any, params: Params, batch: Batch, hidden: Float[Array, "batch seq width"]) -> Any:
-    weights = jnp.where(_next_is_code(batch), 0, batch["loss_weights"]).reshape(-1)
-    rows, size = hidden.reshape(-1, hidden.shape[-1]), system.config.lm.vocab_size
-    scored = vocabulary_loss(rows, system.head(params), batch["targets"].reshape(-1), weights, size)
-    return sum_by_group(scored, weights, batch["task"].reshape(-1), len(Task))
 
 
 def _reduced(system: Any, options: LMOptions, sums: Mapping[str, Any], totals: Mapping[str, jax.Array]) -> jax.Array:

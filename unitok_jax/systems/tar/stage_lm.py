@@ -12,21 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu import metrics
 
 from unitok_jax.data.example import IMAGE, Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
-from unitok_jax.losses.vocabulary import sum_by_group, vocabulary_loss
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.loss_positions import by_task, score_words
 from unitok_jax.systems.tar import layout, scales
 from unitok_jax.systems.tar.config import DETOKENIZERS
 from unitok_jax.systems.tar.pictures import square
 from unitok_jax.systems.tar.ta_tok import CODEBOOKS
-
-_TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +32,7 @@ class LMOptions:
 
     Attributes:
         row_length: positions of a packed row.
+        loss_positions: positions that a row has room to learn, which is how many the softmax scores; 0 is all.
         pack: several examples a row; otherwise one, as released.
         images: pictures that a row has room for.
         scales, scale_weights: pool scales and how often each is drawn, once a picture.
@@ -48,6 +46,7 @@ class LMOptions:
     """
 
     row_length: int = 2048
+    loss_positions: int = 0
     pack: bool = True
     images: int = 2
     scales: tuple[int, ...] = (1, 2, 3)
@@ -67,8 +66,11 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     side, shape = system.config.ta_tok.encoder.image_size, system.config.shape
     views = {"ta_tok": View(options.images, side, side, shape.outputs, Modality.CODE)}
     kept = tuple(part for name in options.carry for part in DETOKENIZERS[name])
+    spec = RowSpec(
+        options.row_length, views, code_view="ta_tok", pack=options.pack, loss_positions=options.loss_positions
+    )
     return Stage(
-        spec=RowSpec(options.row_length, views, code_view="ta_tok", pack=options.pack),
+        spec=spec,
         init=lambda key: (system.init(key, ("lm", "ta_tok", *kept)), {}),
         layout=functools.partial(_layout, system, options),
         counts=lambda batch: {"supervised": jnp.sum(batch["loss_weights"] > 0)},
@@ -130,15 +132,7 @@ def with_codes(system: Any, params: Params, batch: Batch) -> Batch:
 def _loss(
     system: Any, options: LMOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
 ) -> tuple[jax.Array, Aux, State, Carry]:
-    del options
     batch = with_codes(system, params, batch)
     hidden = system.read_rows(params, system.embed(params, batch), batch, key)
-    weights, rows = batch["loss_weights"].reshape(-1), hidden.reshape(-1, hidden.shape[-1])
-    targets = batch["targets"].reshape(-1)
-    scored = vocabulary_loss(rows, system.head(params), targets, weights, system.config.lm.vocab_size)
-    sums = sum_by_group(scored, weights, batch["task"].reshape(-1), len(Task))
-    aux: Aux = {}
-    for task, name in _TASKS.items():
-        aux[f"loss/{name}"] = metrics.Average(total=sums.nll[task], count=sums.count[task])
-        aux[f"accuracy/{name}"] = metrics.Average(total=sums.correct[task], count=sums.count[task])
-    return jnp.sum(sums.nll) / batch["totals"]["supervised"], aux, state, carry
+    sums = score_words(system, params, hidden, batch, options.loss_positions)
+    return jnp.sum(sums.nll) / batch["totals"]["supervised"], by_task(sums), state, carry

@@ -17,16 +17,15 @@ from jaxtyping import Array, Bool
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
-from unitok_jax.losses.vocabulary import LossSums, sum_by_group, vocabulary_loss
 from unitok_jax.settings import from_config, near
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.loss_positions import by_task, score_words
 from unitok_jax.systems.unitoken import layout
 from unitok_jax.systems.unitoken.images import Draws, vqgan_view
 from unitok_jax.systems.unitoken.vocabulary import TokenIds
 
 TARGETS = ("released", "paper")
-_TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +35,7 @@ class LMOptions:
     Attributes:
         row_length: positions of a packed row.
         row_lengths: shorter lengths that a batch may have instead, where `config.data.order` is ``clustered``.
+        loss_positions: positions that a row has room to learn, which is how many the softmax scores; 0 is all.
         pack: several examples a row; otherwise one, as released.
         images: images that a row has room for.
         pictures: tower pictures that a row has room for; 0 is as many as its images may need.
@@ -53,6 +53,7 @@ class LMOptions:
 
     row_length: int = 4096
     row_lengths: tuple[int, ...] = ()
+    loss_positions: int = 0
     pack: bool = False
     images: int = 1
     pictures: int = 0
@@ -96,6 +97,7 @@ def _spec(config: Any, options: LMOptions) -> RowSpec:
         pack=options.pack,
         lengths=options.row_lengths,
         added=options.images * (1 + shape.most_features),
+        loss_positions=options.loss_positions,
     )
 
 
@@ -168,21 +170,8 @@ def _loss(
     batch = with_codes(system, params, batch)
     embeds = system.embed(params, {**batch, "blank": _dropped(options, batch, drop_key)})
     hidden = system.read_rows(params, embeds, batch, lm_key)
-    weights, vocab_size = batch["loss_weights"].reshape(-1), system.config.lm.vocab_size
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    scored = vocabulary_loss(rows, system.head(params), batch["targets"].reshape(-1), weights, vocab_size)
-    sums = sum_by_group(scored, weights, batch["task"].reshape(-1), len(Task))
+    sums = score_words(system, params, hidden, batch, options.loss_positions)
     total = batch["totals"]["supervised"]
     ce, z = jnp.sum(sums.nll) / total, jnp.sum(sums.z) / total
-    return ce + options.z_loss * z, _metrics(sums), state, carry
-
-
-def _metrics(sums: LossSums) -> Aux:
-    """Loss and accuracy of each task apart, and the mean squared logsumexp."""
-    aux = {}
-    for task, name in _TASKS.items():
-        count = sums.count[task]
-        aux[f"loss/{name}"] = metrics.Average(total=sums.nll[task], count=count)
-        aux[f"accuracy/{name}"] = metrics.Average(total=sums.correct[task], count=count)
-    aux["z"] = metrics.Average(total=jnp.sum(sums.z), count=jnp.sum(sums.count))
-    return aux
+    aux = by_task(sums) | {"z": metrics.Average(total=jnp.sum(sums.z), count=jnp.sum(sums.count))}
+    return ce + options.z_loss * z, aux, state, carry

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from unitok_jax.data.example import IMAGE, BadExample, Example, Turn
-from unitok_jax.data.rows import ExampleRow, Modality
+from unitok_jax.data.rows import DRAW, ExampleRow, Modality
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 from unitok_jax.systems.uniwetok.vocabulary import Vocabulary
 
 IGNORE = -100  # a label that is not learnt
-DRAW = -1  # the target of a position that draws a token
 
 
 @dataclasses.dataclass

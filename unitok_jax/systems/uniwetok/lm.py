@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from unitok_jax.backbones.flow_head import FlowHead, training_loss
+from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise, training_loss
 from unitok_jax.data.rows import Modality
 from unitok_jax.layers.grid import patch_raster_places, sincos
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.systems.base import Batch, Params
+from unitok_jax.systems.loss_positions import Places, find
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 
 Signs = Float[Array, "batch images n bits"]
@@ -89,21 +90,24 @@ def draws(batch: Batch) -> Bool[Array, "batch seq"]:
     return (batch["loss_weights"] > 0) & (batch["targets"] < 0)
 
 
-def gather_drawn(config: UniWeTokConfig, batch: Batch, tokens: int) -> Drawn:
+def blocks_in(config: UniWeTokConfig, batch: Batch, tokens: int) -> int:
+    """How many whole blocks of P tokens a row draws at most, of `tokens`."""
+    return min(tokens, batch["targets"].shape[1]) // config.parallel_num
+
+
+def gather_drawn(config: UniWeTokConfig, batch: Batch, most: int) -> Drawn:
     """The positions that draw, in order, so that every P of them are one block.
 
     Args:
         config: of the model.
         batch: position t draws the token that stands at t + P.
-        tokens: how many tokens a row's pictures have at most.
+        most: how many tokens a row draws at most.
     """
     parallel, mask = config.parallel_num, draws(batch)
-    room = min(tokens, mask.shape[1]) // parallel * parallel
-    position = jnp.argsort(~mask, axis=1, stable=True)[:, :room]
-    kept = jnp.take_along_axis(mask, position, axis=1)
-    ahead = jnp.minimum(position + parallel, mask.shape[1] - 1)
+    places = find(mask, blocks_in(config, batch, most) * parallel)
+    ahead = jnp.minimum(places.at + parallel, mask.shape[1] - 1)
     slots = jnp.take_along_axis(batch["slots"], ahead, axis=1)
-    return Drawn(position, jnp.where(kept, slots, 0), kept)
+    return Drawn(places.at, jnp.where(places.used, slots, 0), places.used)
 
 
 def drawn_pictures(drawn: Drawn, images: int, tokens: int) -> Bool[Array, "batch images"]:
@@ -121,9 +125,25 @@ def conditions(
     n: int,
 ) -> Float[Array, "blocks P D"]:
     """What the head reads: hidden states of the drawing positions and where on the plane their tokens stand."""
-    gathered = jnp.take_along_axis(hidden, drawn.position[..., None], axis=1).astype(jnp.float32)
+    gathered = Places(drawn.position, drawn.kept).pick(hidden).astype(jnp.float32)
     wide = jnp.take_along_axis(columns, drawn.token // n, axis=1)
     return (gathered + positions(config, drawn.token % n, wide)).reshape(-1, config.parallel_num, hidden.shape[-1])
+
+
+def draw_noise(config: UniWeTokConfig, key: Array, drawn: Drawn, blocks: int) -> tuple[Array, Array]:
+    """Times and noise of `drawing_loss`.
+
+    They are drawn for the `blocks` that a row could have without a bound and cut to those that `drawn` has room for,
+    so that the bound changes no loss.
+    """
+    (rows, positions), parallel = drawn.position.shape, config.parallel_num
+    head = FlowHead(config.flow, config.vae.z_channels)
+    noise = draw_training_noise(head, key, (rows * blocks, parallel, config.vae.z_channels))
+
+    def cut(x: Array) -> Array:
+        return x.reshape(-1, rows, blocks, *x.shape[1:])[:, :, : positions // parallel].reshape(-1, *x.shape[1:])
+
+    return cut(noise[0]), cut(noise[1])
 
 
 def drawing_loss(

@@ -14,18 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
-from unitok_jax.backbones.decoder_lm import head_kernel
-from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
-from unitok_jax.losses.vocabulary import LossSums, sum_by_group, vocabulary_loss
 from unitok_jax.quantizers import binary
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
+from unitok_jax.systems.loss_positions import by_task, score_words
 from unitok_jax.systems.uniwetok import lm
-
-_TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +30,9 @@ class LMOptions:
 
     Attributes:
         row_length: positions of a packed row.
+        loss_positions: words that a row has room to learn, which is how many the softmax scores; 0 is all positions.
+        visual_positions: tokens that a row has room to draw, which is how many the diffusion head scores; 0 is as many
+            as its pictures have.
         pack: several examples a row.
         images: pictures that a row has room for.
         trains: regexes of the trained parameters; the tokenizer is frozen.
@@ -43,6 +42,8 @@ class LMOptions:
     """
 
     row_length: int = 16384
+    loss_positions: int = 0
+    visual_positions: int = 0
     pack: bool = True
     images: int = 4
     trains: tuple[str, ...] = ("^lm/", "^projector/", "^flow/")
@@ -64,8 +65,17 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     side = system.config.image_size
     view = View(options.images, side, side, system.config.tokens, Modality.CODE, system.config.vae.bit_groups)
     blocks = system.config.parallel_num > 1
+    spec = RowSpec(
+        options.row_length,
+        {"image": view},
+        code_view="image",
+        pack=options.pack,
+        blocks=blocks,
+        loss_positions=options.loss_positions,
+        visual_positions=options.visual_positions,
+    )
     return Stage(
-        spec=RowSpec(options.row_length, {"image": view}, code_view="image", pack=options.pack, blocks=blocks),
+        spec=spec,
         init=lambda key: (system.init(key, ("lm", "projector", "flow", "vae")), {}),
         layout=functools.partial(_layout, system, options),
         counts=_counts,
@@ -96,41 +106,21 @@ def _loss(
     config = system.config
     flip_key, head_key, dropout_key = jax.random.split(key, 3)
     signs, columns = system.row_tokens(params, batch)
-    n = signs.shape[2]
-    drawn = lm.gather_drawn(config, batch, signs.shape[1] * n)
+    n, room = signs.shape[2], signs.shape[1] * signs.shape[2]
+    drawn = lm.gather_drawn(config, batch, min(options.visual_positions or room, room))
     of_drawn = lm.drawn_pictures(drawn, signs.shape[1], n)[..., None, None]
     chance, share = (jax.random.uniform(k, signs.shape) for k in jax.random.split(flip_key))
     read = jnp.where(of_drawn, binary.flip(signs, chance, share, options.perturb), signs)
-    words = system.apply(params, "lm", batch["tokens"], method="embed_tokens")
-    embeds = lm.place_tokens(config, params, words, batch, read, columns)
+    text = system.apply(params, "lm", batch["tokens"], method="embed_tokens")
+    embeds = lm.place_tokens(config, params, text, batch, read, columns)
     hidden = system.read_rows(params, embeds, batch, dropout_key)
-    word_loss, sums = _word_loss(config, params, hidden, batch)
+    words = score_words(system, params, hidden, batch, options.loss_positions)
     condition = lm.conditions(config, hidden, drawn, columns, n)
-    head = FlowHead(config.flow, config.vae.z_channels)
-    noise = draw_training_noise(head, head_key, (*condition.shape[:2], config.vae.z_channels))
+    noise = lm.draw_noise(config, head_key, drawn, lm.blocks_in(config, batch, room))
     losses = lm.drawing_loss(config, params, signs, condition, drawn, noise).mean(0)
     drawn_sum = jnp.sum(losses * drawn.kept.reshape(losses.shape))
     totals = {name: jnp.maximum(batch["totals"][name], 1) for name in ("words", "tokens")}
-    loss = options.text_weight * word_loss / totals["words"] + options.picture_weight * drawn_sum / totals["tokens"]
-    aux = _metrics(sums) | {"loss/picture": metrics.Average(total=drawn_sum, count=jnp.sum(drawn.kept))}
+    word_loss, drawn_loss = jnp.sum(words.nll) / totals["words"], drawn_sum / totals["tokens"]
+    loss = options.text_weight * word_loss + options.picture_weight * drawn_loss
+    aux = by_task(words) | {"loss/picture": metrics.Average(total=drawn_sum, count=jnp.sum(drawn.kept))}
     return loss, aux, state, carry
-
-
-def _word_loss(config: Any, params: Params, hidden: jax.Array, batch: Batch) -> tuple[jax.Array, LossSums]:
-    """Summed cross-entropy of the words, and its parts by task."""
-    weights = jnp.where(batch["targets"] < 0, 0, batch["loss_weights"]).reshape(-1)
-    targets = jnp.maximum(batch["targets"], 0).reshape(-1)
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    scored = vocabulary_loss(rows, head_kernel(config.lm, params["lm"]), targets, weights, config.lm.vocab_size)
-    sums = sum_by_group(scored, weights, batch["task"].reshape(-1), len(Task))
-    return jnp.sum(sums.nll), sums
-
-
-def _metrics(sums: LossSums) -> Aux:
-    """Loss and accuracy of the words of each task apart."""
-    aux = {}
-    for task, name in _TASKS.items():
-        count = sums.count[task]
-        aux[f"loss/{name}"] = metrics.Average(total=sums.nll[task], count=count)
-        aux[f"accuracy/{name}"] = metrics.Average(total=sums.correct[task], count=count)
-    return aux
