@@ -22,13 +22,17 @@ DRAW = "Generate an image of {caption}."
 
 def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg, ("sft", "per_depth", "mean", "sem_alone"))
+    positions = 16 if "tiny" in flags else 256 if "256" in flags else 729
     config = ConfigDict()
     config.stage, config.model = "lm", parts.lm(flags, parts.model(flags))
     if "sem_alone" in flags:
         config.model.visual_streams = ("sem",)
     config.stage_options = dict(row_length=2048, images=1, reduction="mean" if "mean" in flags else "paper")
-    config.data = _data(flags, options["data"])
     sft = "sft" in flags
+    if not sft:
+        # A picture, read or drawn, stands in every example, and its positions are no words.
+        config.stage_options.loss_positions = 2048 - positions
+    config.data = _data(flags, options["data"])
     config.steps = 1_300 if sft else 19_531
     config.optimizer = dict(
         lr=2e-5 if sft else 5e-5,
@@ -44,9 +48,9 @@ def get_config(arg: str = "") -> ConfigDict:
             lm=f"{options['weights']}/Qwen2.5-3B", **dict.fromkeys(CODER, "runs/dualtoken/tokenizer")
         )
         config.fresh = made[1:]
-    config.inference = inference(16 if "tiny" in flags else (256 if "256" in flags else 729))
+    config.inference = inference(positions)
     if "tiny" in flags:
-        config.stage_options.row_length = 96
+        config.stage_options.row_length, config.stage_options.loss_positions = 96, 64
     return parts.stage(flags, config)
 
 

@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg)
     config = ConfigDict()
     config.model = parts.model(flags, options["weights"], anyres=True)
-    config.stage_options = dict(parts.rows(flags, anyres=True), trains=(parts.TOWER, "^adapter/"))
+    config.stage_options = dict(parts.rows(flags, anyres=True, captions=True), trains=(parts.TOWER, "^adapter/"))
     train = mixtures.entries(mixtures.STAGE1, options["data"], parts.PROMPT)
     config.data = parts.data(flags, train, packed_batch=64)
     config.steps = mixtures.examples(mixtures.STAGE1) // 128

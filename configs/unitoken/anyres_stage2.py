@@ -17,7 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg)
     config = ConfigDict()
     config.model = parts.model(flags, options["weights"], anyres=True)
-    config.stage_options = dict(parts.rows(flags, anyres=True), trains=(parts.TOWER, "^adapter/", "^lm/"))
+    config.stage_options = dict(
+        parts.rows(flags, anyres=True, captions=False), trains=(parts.TOWER, "^adapter/", "^lm/")
+    )
     even = "paper" in flags
     train = mixtures.entries(mixtures.STAGE2, options["data"], parts.PROMPT, even)
     config.data = parts.data(flags, train, packed_batch=64)

@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg)
     config = ConfigDict()
     config.model = parts.model(flags, options["weights"], anyres=False)
-    config.stage_options = dict(parts.rows(flags, anyres=False), trains=(parts.TOWER, "^adapter/"))
+    config.stage_options = dict(parts.rows(flags, anyres=False, captions=True), trains=(parts.TOWER, "^adapter/"))
     train = mixtures.entries(mixtures.STAGE1, options["data"], parts.PROMPT)
     config.data = parts.data(flags, train, packed_batch=48)
     config.steps = mixtures.examples(mixtures.STAGE1) // 128

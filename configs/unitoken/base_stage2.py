@@ -17,7 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg)
     config = ConfigDict()
     config.model = parts.model(flags, options["weights"], anyres=False)
-    config.stage_options = dict(parts.rows(flags, anyres=False), trains=(parts.TOWER, "^adapter/", "^lm/"))
+    config.stage_options = dict(
+        parts.rows(flags, anyres=False, captions=False), trains=(parts.TOWER, "^adapter/", "^lm/")
+    )
     even = "paper" in flags
     train = mixtures.entries(mixtures.STAGE2, options["data"], parts.PROMPT, even)
     config.data = parts.data(flags, train, packed_batch=48)

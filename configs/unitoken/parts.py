@@ -93,16 +93,21 @@ def _tiny_parts() -> dict:
     )
 
 
-def rows(flags: frozenset[str], anyres: bool) -> dict:
+def rows(flags: frozenset[str], anyres: bool, captions: bool) -> dict:
     """How rows are filled: `config.stage_options`, without what is trained.
 
     The release cuts ids at 4096 and pads to the longest row of the batch: SEP and 729 (AnyRes: at most 3699) features
     come on top. Here the longest row has room for that, in whole blocks of 128.
+
+    No more than those 4096 ids of an example are ever learnt, for features are not predicted. With `captions`, where
+    every example reads a picture, 1,061 of them are the picture's (3 of its head, 32 x 33 codes and newlines, SEP and
+    EOI), of which SEP alone is learnt: 3,072 leave room for the rest.
     """
     longest, shorter = (7808, (4992, 5504, 6016)) if anyres else (4864, (1920, 2048, 2432, 3072))
+    learnt = 3072 if captions else 4096
     if "tiny" in flags:
-        longest, shorter = 256, (128, 192)
-    options = dict(row_length=longest, images=1, z_loss=1e-5)
+        longest, shorter, learnt = 256, (128, 192), 160
+    options = dict(row_length=longest, images=1, z_loss=1e-5, loss_positions=learnt)
     if "packed" in flags:
         options |= dict(pack=True, images=3)
     if "bucketed" in flags:

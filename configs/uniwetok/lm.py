@@ -33,6 +33,16 @@ MIXTURES = {  # (task, file, weight) of JSONL sets
     "chat": (("conversation", "instructions", 0.9), ("text", "text", 0.1)),
     "edit": (("edit", "edits_quality", 1.0),),
 }
+# What a row of 16,384 positions has room to learn. Where pictures alone are drawn, an answer has one word to learn, its
+# end, and a row has 64 pictures; one that is edited stands in the row twice and is drawn once. Of the pretraining,
+# with answers of 200 ids and requests of 50, a fifth are words to learn and two fifths tokens to draw; rows take what
+# comes, so each gets half. An answer of more than 8,192 ids is skipped.
+LEARNT = {
+    "pretrain": dict(loss_positions=8192, visual_positions=8192),
+    "gen": dict(loss_positions=128),
+    "chat": dict(visual_positions=1024),
+    "edit": dict(loss_positions=128, visual_positions=8192),
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -44,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.system, config.stage = "uniwetok", "lm"
     config.model = _model(tiny, bitdance, parallel, "large" in flags, options["weights"])
     config.stage_options = dict(row_length=512 if tiny else 16384, images=2 if tiny else 64, perturb=0.1)
+    config.stage_options.update(dict(loss_positions=64, visual_positions=64) if tiny else LEARNT[task])
     config.data = dict(train=_mixture(task, options["data"], tiny), batch_size=128, workers=0 if tiny else 8)
     config.data.codes = not tiny
     config.steps = 100_000 if task == "pretrain" else 10_000

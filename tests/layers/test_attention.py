@@ -8,7 +8,7 @@ import pytest
 
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention import attention, choose_backend
-from unitok_jax.layers.attention_blockwise import blockwise_attention
+from unitok_jax.layers.attention_blockwise import Plan, blockwise_attention
 from unitok_jax.layers.attention_kernels import splash_attention
 from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import FULL, AttentionMask, allowed, self_mask
@@ -176,14 +176,55 @@ INDEXED = AttentionMask(q_index=ONES)
         ("tpu", LONG, 4096, self_mask(blocks=ONES), jnp.bfloat16, "blockwise"),
         ("tpu", LONG, 8192, INDEXED, jnp.bfloat16, "blockwise"),
         ("tpu", (1, 4000, 8, 128), 4000, self_mask(), jnp.bfloat16, "blockwise"),
-        ("gpu", LONG, 4096, self_mask(ONES), jnp.bfloat16, "cudnn"),
-        ("gpu", LONG, 4096, INDEXED, jnp.bfloat16, "cudnn"),
+        ("gpu", LONG, 4096, self_mask(), jnp.bfloat16, "cudnn"),
+        ("gpu", LONG, 4096, FULL, jnp.bfloat16, "cudnn"),
+        ("gpu", LONG, 4096, self_mask(ONES, packed=False), jnp.bfloat16, "cudnn"),
+        ("gpu", LONG, 4096, self_mask(ONES), jnp.bfloat16, "blockwise"),
+        ("gpu", LONG, 4096, self_mask(ONES, causal=False, packed=False), jnp.bfloat16, "blockwise"),
+        ("gpu", LONG, 4096, self_mask(ONES, ONES, packed=False), jnp.bfloat16, "blockwise"),
+        ("gpu", LONG, 4096, INDEXED, jnp.bfloat16, "blockwise"),
         ("gpu", LONG, 4096, self_mask(), jnp.float32, "blockwise"),
         ("gpu", (1, 4096, 8, 100), 4096, self_mask(), jnp.bfloat16, "blockwise"),
     ],
 )
 def test_choice_of_backend(platform, q_shape, kv_len, mask, dtype, expected):
     assert choose_backend(platform, q_shape, kv_len, mask, dtype) == expected
+
+
+def test_cudnn_gets_the_order_alone_and_no_matrix(monkeypatch):
+    """Its kernel needs a GPU; the plain form in its place is given just what it would be."""
+    plain, given = jax.nn.dot_product_attention, []
+
+    def on_a_cpu(*arrays, implementation, **options):
+        given.append(options)
+        return plain(*arrays, **options, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_a_cpu)
+    mask = self_mask(np.asarray([[1] * 30 + [0] * 7, [1] * 37]), packed=False)
+    ours = with_gradients(lambda *x: attention(*x, mask, scale=0.3, backend="cudnn"), *qkv())
+    assert_close(ours, naive(*qkv(), mask, 0.3))
+    assert given == [{"is_causal": True, "scale": 0.3}]
+    with pytest.raises(UserError, match="cudnn takes rows of one example"):
+        attention(*qkv(), MASKS["segments and blocks"], backend="cudnn")
+
+
+@pytest.mark.parametrize(("longest", "visited"), [(1, 6), (9, 8), (16, 8), (17, 8), (18, 9), (None, 9)])
+def test_blockwise_leaves_out_what_neither_order_nor_blocks_reach(longest, visited):
+    """Three blocks of 16: those at and below the diagonal, and as far above it as a block of ids reaches."""
+    mask = self_mask(SEGMENTS, None if longest == 1 else BLOCKS, longest_block=longest)  # runs of 9 at most
+    reached = {tuple(pair) for pair in Plan(S, S, 16, mask.reach, 1.0).pairs().tolist()}
+    assert len(reached) == visited
+    seen = np.argwhere(plainly_allowed(mask, S, S).any(0)) // 16
+    assert set(map(tuple, seen.tolist())) <= reached
+    if longest == 9:
+        ours = with_gradients(lambda *x: blockwise_attention(*x, mask, 0.3, block=16), *qkv())
+        assert_close(ours, naive(*qkv(), mask, 0.3))
+
+
+def test_rows_of_many_blocks_visit_little_more_than_the_triangle():
+    """UniWeTok's rows: 16,384 positions, 64 tokens at once."""
+    mask = self_mask(blocks=ONES, longest_block=64)
+    assert len(Plan(16384, 16384, 512, mask.reach, 1.0).pairs()) == 32 * 33 // 2 + 31
 
 
 def test_platform_is_the_default_one_without_a_mesh():

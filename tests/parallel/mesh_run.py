@@ -38,6 +38,8 @@ def made_up_rows(spec: Any, codes: bool, rng: np.random.Generator) -> dict[str, 
 
 
 def _write_positions(batch: dict[str, Any], spec: Any, rng: np.random.Generator) -> None:
+    from unitok_jax.data.rows import DRAW, Modality
+
     length, room = spec.length, {name: view.images * view.outputs for name, view in spec.views.items()}
     half = length // 2
     for name in ("tokens", "targets"):
@@ -57,7 +59,11 @@ def _write_positions(batch: dict[str, Any], spec: Any, rng: np.random.Generator)
             batch["slots"][:, start : start + outputs] = np.arange(outputs)
             start += outputs
     if "blocks" in batch:
-        batch["blocks"][:, 4:start] = 0
+        batch["blocks"][:, 4:start] = np.arange(start - 4) // 2
+    batch["targets"][:, :-1][batch["modality"][:, 1:] == Modality.CODE] = DRAW
+    for name, where in (("loss_positions", batch["targets"] != DRAW), ("visual_positions", batch["targets"] == DRAW)):
+        learnt = (batch["loss_weights"] > 0) & where
+        batch["loss_weights"][learnt & (learnt.cumsum(1) > (getattr(spec, name) or length))] = 0
 
 
 def gradients(setup: Any, batch: Any) -> dict[str, Any]:

@@ -211,7 +211,8 @@ class BitDance(nn.Module):
         x = jnp.concatenate([self.prefix(labels), known], 1)
         length = x.shape[1]
         angles = c.angles(grid)[:length]
-        reading = Reading(jnp.cos(angles)[None], jnp.sin(angles)[None], self_mask(blocks=c.mask_blocks(length)))
+        mask = self_mask(blocks=c.mask_blocks(length), longest_block=c.parallel_num)
+        reading = Reading(jnp.cos(angles)[None], jnp.sin(angles)[None], mask)
         hidden, _, embedded = self.read(x, reading)
         hidden = hidden[:, -tokens.shape[1] :]
         conditions = hidden + self.head_positions(grid).astype(hidden.dtype)

@@ -71,6 +71,8 @@ class DecoderLM(nn.Module):
         cache: KVCache | None = None,
         valid: Int[jax.Array, "B"] | None = None,
         deterministic: bool = True,
+        packed: bool = True,
+        longest_block: int | None = None,
     ) -> tuple[Float[jax.Array, "B S D"], dict[str, Any]]:
         """Reads a sequence, or the continuation of what `cache` holds.
 
@@ -82,6 +84,8 @@ class DecoderLM(nn.Module):
             cache: keys and values of what was read before; the new ones are written at each row's length.
             valid: how many of the new positions count, by row (the rest is right padding); all by default.
             deterministic: False applies dropout, from the ``dropout`` key given to `apply`.
+            packed: False promises one example a row, which lets more attention kernels serve; not with a cache.
+            longest_block: the most positions of a block, so that attention looks no farther; not with a cache.
 
         Returns:
             Hidden states after the final norm, and ``{"spans": {name: hidden after it}, "cache": KVCache | None}``.
@@ -93,7 +97,7 @@ class DecoderLM(nn.Module):
             raise ValueError("a row of a cache is one example: give either a cache or segments")
         length = embeds.shape[1]
         if cache is None:
-            index, mask = None, self_mask(segments, blocks)
+            index, mask = None, self_mask(segments, blocks, packed=packed, longest_block=longest_block)
             positions = jnp.arange(length)[None] if positions is None else positions
         else:
             index, mask = cache.indices(length), cache.mask(length, blocks)

@@ -13,13 +13,12 @@ from jaxtyping import Float
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_blockwise import blockwise_attention
 from unitok_jax.layers.attention_context import attend_over_context, context_shards
-from unitok_jax.layers.attention_kernels import cudnn_attention, splash_attention
+from unitok_jax.layers.attention_kernels import cudnn_attention, cudnn_reads, splash_attention
 from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import AttentionMask, allowed
 from unitok_jax.settings import near
 
 BACKENDS = ("xla", "blockwise", "cudnn", "splash")
-CUT_BY_HAND = ("blockwise", "cudnn")  # over `context`: XLA cuts the plain form by itself, splash cuts its own mask
 MATERIALISE = 1024 * 1024  # scores per head up to which the plain form is used
 LOWEST = -1e30  # finite, so that a row that sees nothing has no NaN in its gradient
 
@@ -44,15 +43,16 @@ def attention(
         backend: one of `BACKENDS`, or ``auto``.
 
     Raises:
-        UserError: for an unknown backend.
+        UserError: for an unknown backend, or a mask that ``cudnn`` does not take.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if backend == "auto":
         backend = choose_backend(current_platform(), q.shape, k.shape[1], mask, q.dtype)
     if backend not in _RUN:
         raise UserError(f"attention backend: no backend {backend!r}.{near(backend, ('auto', *BACKENDS))}")
-    if backend in CUT_BY_HAND and context_shards(q.shape[1], k.shape[1], mask) > 1:
-        return attend_over_context(_RUN[backend], q, k, v, mask, scale)
+    if backend == "blockwise" and context_shards(q.shape[1], k.shape[1], mask) > 1:
+        # by hand: XLA cuts the plain form by itself, splash cuts its own mask, and cuDNN has no offset into the order
+        return attend_over_context(blockwise_attention, q, k, v, mask, scale)
     return _RUN[backend](q, k, v, mask, scale)
 
 
@@ -64,9 +64,10 @@ def choose_backend(
     if q_len * kv_len <= MATERIALISE:
         return "xla"
     half = dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "gpu" and half and head_dim % 8 == 0 and head_dim <= 128 and q_len % 2 == kv_len % 2 == 0:
+    fits = half and head_dim % 8 == 0 and head_dim <= 128 and q_len % 2 == kv_len % 2 == 0
+    if platform == "gpu" and fits and cudnn_reads(mask) and context_shards(q_len, kv_len, mask) == 1:
         return "cudnn"
-    ordered = not mask.causal or (mask.in_order and mask.q_blocks is None)
+    ordered = not mask.causal or mask.reach == 0
     if platform == "tpu" and ordered and q_len % 128 == kv_len % 128 == 0:
         return "splash"
     return "blockwise"

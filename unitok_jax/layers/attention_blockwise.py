@@ -22,7 +22,7 @@ def blockwise_attention(q, k, v, mask: AttentionMask, scale: float, block: int =
     """`attention` in blocks of `block` positions; lengths need not be multiples of it."""
     batch, q_len, heads, head_dim = q.shape
     k_len, kv_heads = k.shape[1:3]
-    plan = Plan(q_len, k_len, block, mask.causal and mask.in_order and mask.q_blocks is None, scale)
+    plan = Plan(q_len, k_len, block, mask.reach, scale)
     mask = _padded_mask(mask, plan)
     queries = _pad(q, 1, plan.q_padded).reshape(batch, -1, kv_heads, heads // kv_heads, head_dim)
     queries = queries.transpose(0, 2, 3, 1, 4)
@@ -37,14 +37,14 @@ class Plan(NamedTuple):
     Attributes:
         q_len, k_len: true lengths.
         block: block length.
-        triangular: whether key blocks after a query block's own can be left out.
+        reach: how many positions after its own a query reads at most; key blocks that lie farther are left out.
         scale: multiplies the scores.
     """
 
     q_len: int
     k_len: int
     block: int
-    triangular: bool
+    reach: int | None
     scale: float
 
     @property
@@ -58,8 +58,10 @@ class Plan(NamedTuple):
     def pairs(self) -> np.ndarray:
         """The (query block, key block) pairs to visit, int32 [pairs, 2]."""
         rows, columns = self.q_padded // self.block, self.k_padded // self.block
-        pairs = [(i, j) for i in range(rows) for j in range(columns) if not self.triangular or j <= i]
-        return np.asarray(pairs, np.int32)
+        return np.asarray([(i, j) for i in range(rows) for j in range(columns) if self._reaches(i, j)], np.int32)
+
+    def _reaches(self, i: int, j: int) -> bool:
+        return self.reach is None or j * self.block < (i + 1) * self.block + self.reach
 
 
 def _pad(x: jax.Array, axis: int, length: int, fill=0) -> jax.Array:
@@ -80,8 +82,7 @@ def _padded_mask(mask: AttentionMask, plan: Plan) -> AttentionMask:
 
 def _on_vectors(mask: AttentionMask, function: Callable[[str, jax.Array], jax.Array]) -> AttentionMask:
     """Maps the mask's vectors, given the side (``q`` or ``k``) that each belongs to."""
-    vectors = {name: x for name, x in vars(mask).items() if name != "causal" and x is not None}
-    return mask.replace(**{name: function(name[0], x) for name, x in vectors.items()})
+    return mask.replace(**{name: function(name[0], x) for name, x in mask.vectors.items()})
 
 
 def _cut(x: jax.Array, index: jax.Array, block: int, axis: int) -> jax.Array:

@@ -39,15 +39,14 @@ def attend_over_context(run: Attend, q, k, v, mask: AttentionMask, scale: float)
     batch = dividing(("data", "fsdp"), (q.shape[0],))
     heads = dividing(("tensor",), (q.shape[2], k.shape[2]))
     mask = mask.replace(q_index=jnp.arange(q.shape[1], dtype=jnp.int32)[None])
-    vectors = {name: x for name, x in vars(mask).items() if name != "causal" and x is not None}
 
     def place(name: str, x: jax.Array) -> P:
         rows = batch if x.shape[0] == q.shape[0] and x.shape[0] > 1 else None
         return P(rows, "context" if name.startswith("q_") else None)
 
     def local(q, k, v, vectors):
-        return run(q, k, v, AttentionMask(**vectors, causal=mask.causal), scale)
+        return run(q, k, v, mask.replace(**vectors), scale)
 
     queries, keys = P(batch, "context", heads, None), P(batch, None, heads, None)
-    specs = queries, keys, keys, {name: place(name, x) for name, x in vectors.items()}
-    return jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)(q, k, v, vectors)
+    specs = queries, keys, keys, {name: place(name, x) for name, x in mask.vectors.items()}
+    return jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)(q, k, v, mask.vectors)

@@ -11,19 +11,34 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_context import context_shards, dividing
-from unitok_jax.layers.masks import AttentionMask, allowed
+from unitok_jax.layers.masks import AttentionMask
 
 SPLASH_BLOCKS = (512, 256, 128)  # the largest that divides the length
 
 
+def cudnn_reads(mask: AttentionMask) -> bool:
+    """Whether a mask is one of those that cuDNN's flash attention takes through JAX: all, or order alone.
+
+    Packed rows are not among them. JAX's public function takes lengths, one segment a row, and any other mask as a
+    matrix [B, 1, S, T], quadratic in memory; the offsets of segments are private to `jax._src` (jax-ml/jax#29731), and
+    with grouped heads wrong in the versions that we run on (jax-ml/jax#39521).
+    """
+    if mask.q_segments is not None and (mask.packed or not mask.causal):
+        return False
+    return not mask.causal or mask.reach == 0
+
+
 def cudnn_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
-    """cuDNN's flash attention. Anything but plain or causal order goes in as one [B, 1, S, T] mask for all heads."""
-    plain = mask.q_segments is None and (not mask.causal or (mask.in_order and mask.q_blocks is None))
-    seen = None if plain else allowed(mask, q.shape[1], k.shape[1])[:, None]
-    out = jax.nn.dot_product_attention(
-        q, k, v, mask=seen, is_causal=plain and mask.causal, scale=scale, implementation="cudnn"
-    )
+    """cuDNN's flash attention. In the order of the row no query reads the padding, which comes last.
+
+    Raises:
+        UserError: for a mask that it does not take.
+    """
+    if not cudnn_reads(mask):
+        raise UserError("attention backend: cudnn takes rows of one example, in order, without blocks; take auto")
+    out = jax.nn.dot_product_attention(q, k, v, is_causal=mask.causal, scale=scale, implementation="cudnn")
     return _without_padding(out, mask)
 
 

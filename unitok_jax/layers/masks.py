@@ -1,5 +1,7 @@
 """Which query may read which key, described by vectors; a matrix of it is made only where a backend needs one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -19,6 +21,8 @@ class AttentionMask:
             Both or neither.
         q_blocks, k_blocks: equal ids >= 0 attend both ways; -1 leaves it to the order. Both or neither.
         causal: whether order matters at all; without it every key of the segment is read.
+        packed: whether a row may hold several segments; False says that it has one, from its start, and then padding.
+        longest_block: the most positions that a block takes, where each is one run of neighbours; None: not known.
     """
 
     q_index: Int[jax.Array, "#B S"] | None = None
@@ -28,11 +32,28 @@ class AttentionMask:
     q_blocks: Int[jax.Array, "#B S"] | None = None
     k_blocks: Int[jax.Array, "#B T"] | None = None
     causal: bool = struct.field(pytree_node=False, default=True)
+    packed: bool = struct.field(pytree_node=False, default=True)
+    longest_block: int | None = struct.field(pytree_node=False, default=None)
 
     @property
     def in_order(self) -> bool:
         """Whether queries and keys are both counted from 0."""
         return self.q_index is None and self.k_index is None
+
+    @property
+    def reach(self) -> int | None:
+        """How many positions after its own a query reads at most; None where that is not known."""
+        if not self.causal or not self.in_order:
+            return None
+        if self.q_blocks is None:
+            return 0
+        return None if self.longest_block is None else self.longest_block - 1
+
+    @property
+    def vectors(self) -> dict[str, jax.Array]:
+        """The arrays that are there, by field."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if name[:2] in ("q_", "k_") and value is not None}
 
     def with_indices(self, q_len: int, k_len: int) -> "AttentionMask":
         """The same mask with both indices written out."""
@@ -48,9 +69,12 @@ def self_mask(
     segments: Int[jax.Array, "#B S"] | None = None,
     blocks: Int[jax.Array, "#B S"] | None = None,
     causal: bool = True,
+    packed: bool = True,
+    longest_block: int | None = None,
 ) -> AttentionMask:
     """The mask of a sequence that reads itself."""
-    return AttentionMask(q_segments=segments, k_segments=segments, q_blocks=blocks, k_blocks=blocks, causal=causal)
+    vectors = dict(q_segments=segments, k_segments=segments, q_blocks=blocks, k_blocks=blocks)
+    return AttentionMask(**vectors, causal=causal, packed=packed, longest_block=longest_block)
 
 
 def allowed(mask: AttentionMask, q_len: int, k_len: int) -> Bool[jax.Array, "#B S T"]:

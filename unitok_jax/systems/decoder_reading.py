@@ -11,19 +11,28 @@ from unitok_jax.systems.base import Batch, Params
 
 
 class DecoderReading:
-    """Methods of a system with `config.lm` and `apply`; its decoder is the part ``lm``."""
+    """Methods of a system with `config.lm` and `apply`; its decoder is the part ``lm``.
+
+    Attributes:
+        config: of the system.
+        longest_block: the most positions of one of its rows' `blocks`; None where they have none.
+    """
 
     config: Any
+    longest_block: int | None = None
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part's module on its parameters."""
         raise NotImplementedError
 
-    def read_rows(self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`."""
-        rngs = None if key is None else {"dropout": key}
+    def read_rows(
+        self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None, packed: bool = True
+    ) -> jax.Array:
+        """Hidden states, [B, S, D], of whole rows; dropout only with `key`; not `packed`: one example a row."""
         reading = (batch["positions"], batch["segments"], batch.get("blocks"))
-        return self.apply(params, "lm", embeds, *reading, deterministic=key is None, rngs=rngs)[0]
+        how = dict(packed=packed, longest_block=self.longest_block, deterministic=key is None)
+        rngs = None if key is None else {"dropout": key}
+        return self.apply(params, "lm", embeds, *reading, **how, rngs=rngs)[0]
 
     def head(self, params: Params) -> Float[Array, "D Vpad"]:
         """The matrix of the LM's softmax."""

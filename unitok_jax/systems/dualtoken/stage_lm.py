@@ -153,7 +153,7 @@ def _loss(
 ) -> tuple[jax.Array, Aux, State, Carry]:
     codes = system.codes_of(params, batch)
     keys = dict(zip(("lm", *system.config.branches), jax.random.split(key, 3), strict=False))
-    hidden = system.read_rows(params, system.embed(params, {**batch, "codes": codes}), batch, keys["lm"])
+    hidden = system.read_rows(params, system.embed(params, {**batch, "codes": codes}), batch, keys["lm"], options.pack)
     words = score_words(system, params, hidden, batch, options.loss_positions)
     sums, aux = {"text": words}, by_task(words)
     visual = gather_visual(batch, hidden, codes, options.visual_positions)

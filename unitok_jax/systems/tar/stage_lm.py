@@ -133,6 +133,6 @@ def _loss(
     system: Any, options: LMOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
 ) -> tuple[jax.Array, Aux, State, Carry]:
     batch = with_codes(system, params, batch)
-    hidden = system.read_rows(params, system.embed(params, batch), batch, key)
+    hidden = system.read_rows(params, system.embed(params, batch), batch, key, options.pack)
     sums = score_words(system, params, hidden, batch, options.loss_positions)
     return jnp.sum(sums.nll) / batch["totals"]["supervised"], by_task(sums), state, carry

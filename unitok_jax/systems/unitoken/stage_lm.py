@@ -169,7 +169,7 @@ def _loss(
     drop_key, lm_key = jax.random.split(key)
     batch = with_codes(system, params, batch)
     embeds = system.embed(params, {**batch, "blank": _dropped(options, batch, drop_key)})
-    hidden = system.read_rows(params, embeds, batch, lm_key)
+    hidden = system.read_rows(params, embeds, batch, lm_key, options.pack)
     sums = score_words(system, params, hidden, batch, options.loss_positions)
     total = batch["totals"]["supervised"]
     ce, z = jnp.sum(sums.nll) / total, jnp.sum(sums.z) / total

@@ -113,7 +113,7 @@ def _loss(
     read = jnp.where(of_drawn, binary.flip(signs, chance, share, options.perturb), signs)
     text = system.apply(params, "lm", batch["tokens"], method="embed_tokens")
     embeds = lm.place_tokens(config, params, text, batch, read, columns)
-    hidden = system.read_rows(params, embeds, batch, dropout_key)
+    hidden = system.read_rows(params, embeds, batch, dropout_key, options.pack)
     words = score_words(system, params, hidden, batch, options.loss_positions)
     condition = lm.conditions(config, hidden, drawn, columns, n)
     noise = lm.draw_noise(config, head_key, drawn, lm.blocks_in(config, batch, room))

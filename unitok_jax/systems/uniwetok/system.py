@@ -60,6 +60,7 @@ class UniWeTok(DecoderReading):
     def __init__(self, config: UniWeTokConfig, vocabulary: Vocabulary):
         self.config, self.vocabulary = config, vocabulary
         self.layout = Layout(config, vocabulary)
+        self.longest_block = config.parallel_num
         self.codebook_size = 1 << config.vae.bits
         self.modules = {"vae": BinaryVAE(config.vae), "flow": FlowHead(config.flow, config.vae.z_channels)}
         if config.lm is not None:
