@@ -41,6 +41,17 @@ def compare(case: str, meshes: tuple[str, ...]) -> None:
             assert error <= bound, f"mesh {mesh}: {name}{where} differs by {error:.2e}"
 
 
+@pytest.mark.slow
+def test_gathered_positions_stay_where_their_rows_are():
+    """Rows over `data`, positions over `context`, ids over `tensor`: every device has an eighth of the head's work."""
+    command = [sys.executable, str(RUN.with_name("loss_run.py")), "2,1,1,4", "2,2,2,1", "1,1,2,4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for mesh, (error, share) in json.loads(done.stdout.splitlines()[-1]).items():
+        assert error < 1e-5, f"mesh {mesh}: {error:.2e}"
+        assert share < 0.25, f"mesh {mesh}: every device computes {share:.2f} of it all"
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", CASES)
 def test_any_mesh_gives_a_single_devices_numbers(case):
