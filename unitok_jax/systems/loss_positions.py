@@ -43,6 +43,11 @@ def find(wanted: Bool[Array, "batch seq"], room: int) -> Places:
     return Places(at, jnp.take_along_axis(wanted, at, axis=1))
 
 
+def draws(batch: Batch) -> Bool[Array, "batch seq"]:
+    """Positions that learn to draw: without an id to predict."""
+    return (batch["loss_weights"] > 0) & (batch["targets"] < 0)
+
+
 def score_words(system: Any, params: Params, hidden: Float[Array, "batch seq D"], batch: Batch, room: int) -> LossSums:
     """What the vocabulary's softmax says of the targets that are ids, added up by task.
 

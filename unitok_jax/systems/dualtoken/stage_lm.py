@@ -23,7 +23,7 @@ from unitok_jax.systems.dualtoken import layout
 from unitok_jax.systems.dualtoken.config import HEADS
 from unitok_jax.systems.dualtoken.images import view
 from unitok_jax.systems.dualtoken.stage_tokenizer import VIEW
-from unitok_jax.systems.loss_positions import by_task, find, score_words
+from unitok_jax.systems.loss_positions import by_task, draws, find, score_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +101,8 @@ def place_images(system: Any, example: Example, row: ExampleRow, rng: np.random.
 
 
 def _counts(batch: Batch) -> dict[str, jax.Array]:
-    learnt, visual = batch["loss_weights"] > 0, batch["targets"] < 0
-    return {"supervised": learnt.sum(), "text": (learnt & ~visual).sum(), "visual": (learnt & visual).sum()}
+    learnt, visual = batch["loss_weights"] > 0, draws(batch)
+    return {"supervised": learnt.sum(), "text": (learnt & ~visual).sum(), "visual": visual.sum()}
 
 
 class Visual(NamedTuple):
@@ -126,8 +126,7 @@ def gather_visual(
 ) -> Visual:
     """Picks what `Visual` holds; `codes` are [batch, images, n, Q], a row learns at most `most` (0: all it has)."""
     flat = codes.reshape(len(hidden), -1, codes.shape[-1])
-    wanted = (batch["targets"] < 0) & (batch["loss_weights"] > 0)
-    places = find(wanted, min(most or flat.shape[1], flat.shape[1], wanted.shape[1]))
+    places = find(draws(batch), min(most or flat.shape[1], flat.shape[1], hidden.shape[1]))
     slots = jnp.where(places.used, places.pick(jnp.roll(batch["slots"], -1, axis=1)), 0)
     right = jnp.take_along_axis(flat, slots[..., None], axis=1)
     return Visual(

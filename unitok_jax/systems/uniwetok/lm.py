@@ -15,7 +15,7 @@ from unitok_jax.data.rows import Modality
 from unitok_jax.layers.grid import patch_raster_places, sincos
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.systems.base import Batch, Params
-from unitok_jax.systems.loss_positions import Places, find
+from unitok_jax.systems.loss_positions import Places, draws, find
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 
 Signs = Float[Array, "batch images n bits"]
@@ -83,11 +83,6 @@ class Drawn(NamedTuple):
     position: Int[Array, "batch KP"]
     token: Int[Array, "batch KP"]
     kept: Bool[Array, "batch KP"]
-
-
-def draws(batch: Batch) -> Bool[Array, "batch seq"]:
-    """Positions that draw a token: learnt, and without an id to predict."""
-    return (batch["loss_weights"] > 0) & (batch["targets"] < 0)
 
 
 def blocks_in(config: UniWeTokConfig, batch: Batch, tokens: int) -> int:

@@ -20,7 +20,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.quantizers import binary
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
-from unitok_jax.systems.loss_positions import by_task, score_words
+from unitok_jax.systems.loss_positions import by_task, draws, score_words
 from unitok_jax.systems.uniwetok import lm
 
 
@@ -93,11 +93,8 @@ def _layout(system: Any, options: LMOptions, example: Example, rng: np.random.Ge
 
 
 def _counts(batch: Batch) -> dict[str, jax.Array]:
-    learnt = batch["loss_weights"] > 0
-    return {
-        "words": jnp.sum(learnt & (batch["targets"] >= 0)),
-        "tokens": jnp.sum(learnt & (batch["targets"] < 0)),
-    }
+    learnt, drawn = batch["loss_weights"] > 0, draws(batch)
+    return {"words": jnp.sum(learnt & ~drawn), "tokens": jnp.sum(drawn)}
 
 
 def _loss(
