@@ -33,7 +33,6 @@ def model(tower_text: bool = False) -> ConfigDict:
         kv_heads=4,
         head_dim=32,
         qk_norm="layernorm",
-        unroll=3,
     )
     if tower_text:
         config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=704, max_length=6, projection=128)
