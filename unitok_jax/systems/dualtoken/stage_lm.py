@@ -112,13 +112,11 @@ class Visual(NamedTuple):
         hidden: [n, D], the hidden states that predict them.
         codes: int32 [n, Q].
         weights: 1, or 0 where the room is not used.
-        task: int [n].
     """
 
     hidden: Float[Array, "n width"]
     codes: Int[Array, "n depth"]
     weights: Float[Array, " n"]
-    task: Int[Array, " n"]
 
 
 def gather_visual(
@@ -133,7 +131,6 @@ def gather_visual(
         places.pick(hidden).reshape(-1, hidden.shape[-1]),
         right.reshape(-1, flat.shape[-1]),
         places.used.reshape(-1).astype(jnp.float32),
-        places.pick(batch["task"]).reshape(-1).astype(jnp.int32),
     )
 
 
