@@ -112,6 +112,7 @@ def adamw(lr: float, **more) -> dict:
 def stage(flags: set[str], config: ConfigDict) -> ConfigDict:
     """What all recipes end with; ``tiny`` cuts the run to two steps from nothing."""
     config.system, config.seed = "dualtoken", 0
+    config.mesh = dict(data=1, fsdp=-1)
     config.log_every, config.checkpoint_every, config.eval_every = 50, 2000, 0
     if "tiny" in flags:
         config.fresh = (*config.get("fresh", ()), *config.get("init_from", {}))

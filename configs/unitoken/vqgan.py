@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.ema = dict(decay=0.999)
     config.init_from = dict(vgg=f"{options['weights']}/vgg16-397923af.pth", lpips=f"{options['weights']}/lpips/vgg.pth")
     config.fresh = ("vqgan", "discriminator")
+    config.mesh = dict(data=1, fsdp=-1)
     config.log_every, config.checkpoint_every = 100, 5000
     if "finetune" in flags:
         config.init_from.vqgan = f"{options['weights']}/chameleon/tokenizer/vqgan.ckpt"

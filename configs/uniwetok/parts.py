@@ -70,6 +70,7 @@ def pictures(kind: str, data: str, tiny: bool, **options) -> dict:
 def finish(config: ConfigDict, tiny: bool) -> ConfigDict:
     """What all recipes end with."""
     config.seed = 0
+    config.mesh = dict(data=1, fsdp=-1)
     config.log_every, config.checkpoint_every = (1, 2) if tiny else (50, 5000)
     if tiny:
         config.steps, config.data.batch_size = 2, 2

@@ -10,10 +10,9 @@ import pytest
 import training_toy as toy
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import build_mesh
+from unitok_jax.parallel.mesh import build_mesh, check_batch
 from unitok_jax.training.config import read_config
 from unitok_jax.training.setup import Setup, prepare
-from unitok_jax.training.step import check_split
 
 BATCH = {
     "tokens": np.array([[1, 2, 0, 4], [5, 0, 1, 3], [2, 2, 7, 1], [0, 3, 1, 8]], np.int32),
@@ -160,7 +159,7 @@ def test_a_coupled_loss_cannot_be_split(monkeypatch):
 
 def test_batch_size_must_divide():
     with pytest.raises(UserError, match=r"10 rows do not divide into 4 micro-batches.*nearest: 8"):
-        check_split(10, 4, build_mesh())
+        check_batch(10, build_mesh(), accumulate=4)
 
 
 def test_metrics_of_one_name_are_refused(monkeypatch):

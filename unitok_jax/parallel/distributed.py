@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Int
 
 from unitok_jax.errors import UserError
+from unitok_jax.parallel.mesh import check_batch
 from unitok_jax.parallel.roll_call import roll_call
 
 _ENVIRONMENT = ("UNITOK_COORDINATOR", "UNITOK_PROCESSES", "UNITOK_PROCESS")
@@ -68,13 +69,7 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, " ro
     Raises:
         UserError: if the batch does not divide over the devices.
     """
-    shards = sharding.num_devices // _copies(sharding)
-    if batch_size % shards:
-        lower = batch_size // shards * shards
-        near = f"{lower} or {lower + shards}" if lower else f"{shards}"
-        raise UserError(
-            f"config.data.batch_size: {batch_size} rows do not divide over {shards} groups of devices; nearest: {near}"
-        )
+    check_batch(batch_size, sharding.mesh)
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index[0]] for index in indices]))
 
@@ -106,13 +101,6 @@ def from_global(array: jax.Array) -> np.ndarray:
     """This process's rows of a global array, in order; the inverse of `to_global`."""
     pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
-
-
-def _copies(sharding: NamedSharding) -> int:
-    """How many devices hold one piece of the leading axis."""
-    axes = sharding.spec[0] if len(sharding.spec) else ()
-    axes = (axes,) if isinstance(axes, str) else (axes or ())
-    return int(np.prod([size for axis, size in sharding.mesh.shape.items() if axis not in axes]))
 
 
 def _number(value: int | None, variable: str) -> int | None:

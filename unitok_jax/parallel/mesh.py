@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unitok_jax.errors import UserError
@@ -34,19 +34,22 @@ class MeshSettings:
     context: int = 1
 
 
-def build_mesh(settings: MeshSettings | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def build_mesh(
+    settings: MeshSettings | None = None, devices: Sequence[jax.Device] | None = None, where: str = "config.mesh"
+) -> Mesh:
     """Lays the devices out as a mesh with Auto axes, near ones along the inner axes.
 
     Args:
         settings: devices along each axis.
-        devices: all devices by default; abstract ones of a topology serve too.
+        devices: all devices by default; absent ones of a topology serve too.
+        where: what messages call the settings.
 
     Raises:
         UserError: if the shape does not fit the devices; the message names the nearest one that does.
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    shape = _fill(settings or MeshSettings(), len(devices), slices)
+    shape = mesh_shape(settings or MeshSettings(), len(devices), slices, where)
     if slices > 1:
         inner = (shape[0] // slices, *shape[1:])
         grid = mesh_utils.create_hybrid_device_mesh(
@@ -62,6 +65,11 @@ def build_mesh(settings: MeshSettings | None = None, devices: Sequence[jax.Devic
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How every field of a batch lies on the mesh: rows over `BATCH_AXES`, the rest whole."""
     return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def row_sharding(mesh: Mesh, rows: int) -> NamedSharding:
+    """As `batch_sharding`, or whole on every device where the rows do not go round."""
+    return batch_sharding(mesh) if rows % batch_shards(mesh) == 0 else replicated(mesh)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -85,25 +93,43 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
     return jax.tree.map(cut, micro)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many pieces the rows of a batch are cut."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def _fill(settings: MeshSettings, devices: int, slices: int) -> tuple[int, ...]:
+def mesh_shape(settings: MeshSettings, devices: int, slices: int = 1, where: str = "config.mesh") -> tuple[int, ...]:
+    """The devices along each of `AXES`, the open axis filled.
+
+    Raises:
+        UserError: if they do not fit; the message names the nearest shape that does.
+    """
     shape = list(dataclasses.astuple(settings))
     open_axes = [i for i, size in enumerate(shape) if size == -1]
     if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape):
-        raise UserError(f"config.mesh: {_show(shape)}: sizes must be 1 or more, and one axis at most may be -1")
+        raise UserError(f"{where}: {_show(shape)}: sizes must be 1 or more, and one axis at most may be -1")
     fixed = math.prod(size for size in shape if size != -1)
     if open_axes and devices % fixed == 0:
         shape[open_axes[0]] = devices // fixed
     if math.prod(shape) != devices or shape[0] % slices:
-        where = f"{devices} devices" + (f" in {slices} slices (data must divide by {slices})" if slices > 1 else "")
-        raise UserError(
-            f"config.mesh: {_show(shape)} does not fit {where}; nearest: {_nearest(shape, devices, slices)}"
-        )
+        fit = f"{devices} devices" + (f" in {slices} slices (data must divide by {slices})" if slices > 1 else "")
+        raise UserError(f"{where}: {_show(shape)} does not fit {fit}; nearest: {_nearest(shape, devices, slices)}")
     return tuple(shape)
+
+
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
+    """Sees to it that micro-batches divide over the devices.
+
+    Raises:
+        UserError: naming the nearest batch size that does.
+    """
+    shards = batch_shards(mesh)
+    if batch_size % (accumulate * shards):
+        nearest = max(1, round(batch_size / (accumulate * shards))) * accumulate * shards
+        raise UserError(
+            f"config.data.batch_size: {batch_size} rows do not divide into {accumulate} micro-batches over {shards} "
+            f"groups of devices; nearest: {nearest}"
+        )
 
 
 def _nearest(shape: Sequence[int], devices: int, slices: int) -> str:

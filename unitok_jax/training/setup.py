@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import build_mesh
+from unitok_jax.parallel.mesh import build_mesh, check_batch
 from unitok_jax.settings import near
 from unitok_jax.systems import base
 from unitok_jax.systems.base import Params, Stage, System
@@ -18,7 +18,7 @@ from unitok_jax.training.checkpoints import load_parts
 from unitok_jax.training.config import TrainConfig
 from unitok_jax.training.optimizers import Optimizer, build_optimizers
 from unitok_jax.training.state import Maker, TrainState, abstract_state, init_state, state_maker
-from unitok_jax.training.step import EvalStep, TrainStep, check_split, make_eval_step, make_train_step
+from unitok_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
 from unitok_jax.weights.artefacts import load_published
 from unitok_jax.weights.hub import is_hub_id, locate
 
@@ -80,15 +80,20 @@ class Setup:
 
 
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
-    """Builds the pieces of a run; `devices` may be a topology's abstract ones.
+    """Builds the pieces of a run; `devices` may be a topology's absent ones.
 
     Raises:
         UserError: for whatever in the config does not fit.
     """
+    return prepare_on(config, build_mesh(config.mesh, devices))
+
+
+def prepare_on(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Setup:
+    """As `prepare`, on a mesh that there is already; an abstract one serves where only shapes are asked for."""
     system = base.build(config.system, config.model)
     stage = base.build_stage(system, config.stage, config.stage_options)
-    mesh = build_mesh(config.mesh, devices)
-    check_split(config.batch_size, config.accumulate, mesh)
+    stage = dataclasses.replace(stage, init=jax.jit(stage.init))  # so that what follows traces it once
+    check_batch(config.batch_size, mesh, config.accumulate)
     params, _ = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     optimizers = build_optimizers(stage, params, config.optimizer, config.optimizers, config.steps)
     make = state_maker(stage, optimizers, compute_dtype=config.compute_dtype, ema=config.ema is not None)

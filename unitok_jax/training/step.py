@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import batch_shards, cut_positions, replicated
+from unitok_jax.parallel.mesh import cut_positions, replicated
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.pixels import float_pixels
 from unitok_jax.training import partition
@@ -95,21 +95,6 @@ def make_eval_step(stage: Stage, mesh: Mesh, seed: int) -> EvalStep:
         return aux
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))
-
-
-def check_split(batch_size: int, accumulate: int, mesh: Mesh) -> None:
-    """Sees to it that micro-batches divide over the devices.
-
-    Raises:
-        UserError: naming the nearest batch size that does.
-    """
-    unit = accumulate * batch_shards(mesh)
-    if batch_size % unit:
-        nearest = max(1, round(batch_size / unit)) * unit
-        raise UserError(
-            f"config.data.batch_size: {batch_size} rows do not divide into {accumulate} micro-batches over "
-            f"{batch_shards(mesh)} groups of devices; nearest: {nearest}"
-        )
 
 
 class _Sums(NamedTuple):

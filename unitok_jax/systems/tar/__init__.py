@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from unitok_jax.systems.tar import config
+from unitok_jax.systems.tar.stand_in import without_files
 from unitok_jax.systems.tar.system import Tar
+
+__all__ = ["Tar", "build", "without_files"]
 
 
 def build(model: Mapping[str, Any]) -> Tar:

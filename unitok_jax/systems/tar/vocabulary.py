@@ -12,6 +12,7 @@ from unitok_jax.errors import UserError
 
 TINY = pathlib.Path(__file__).parent / "assets" / "tiny_tokenizer.json"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+IMAGE_TAGS = ("<im_start>", "<im_end>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def load(path: str | None, codes: int, scales: int = 3) -> Vocabulary:
     newline = tokenizer.encode("\n", add_special_tokens=False).ids
     if len(newline) != 1:
         raise UserError(f"{file}: a newline is {len(newline)} tokens; Tar's labels need it to be one")
-    added = ["<im_start>", "<im_end>", *(f"<S{k}>" for k in range(scales)), "<I0>"]
+    added = [*IMAGE_TAGS, *(f"<S{k}>" for k in range(scales)), "<I0>"]
     start = vocab.get(added[0], max(vocab.values()) + 1)
     _check_added(vocab, added, start, codes, str(file))
     ids = TokenIds(
