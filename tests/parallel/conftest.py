@@ -1,13 +1,10 @@
 """Fixtures of the tests of several processes."""
 
-import socket
-
+import ports
 import pytest
 
 
 @pytest.fixture
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    return ports.free_port()

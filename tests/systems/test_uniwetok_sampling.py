@@ -7,6 +7,7 @@ import pytest
 
 from unitok_jax.cli import sample_classes
 from unitok_jax.errors import UserError
+from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.systems import base
 
@@ -22,17 +23,11 @@ MODEL = {
 }  # fmt: skip
 
 
-class Folder:
-    """In the place of a trained run."""
-
-    def __init__(self):
-        self.system = base.build("uniwetok", MODEL)
-        self.params = jax.jit(lambda: self.system.init(jax.random.key(0), ("generator", "vae")))()
-
-
 @pytest.fixture(scope="module")
 def run():
-    return Folder()
+    """In the place of a trained run."""
+    system = base.build("uniwetok", MODEL)
+    return Pipeline(system, jax.jit(lambda: system.init(jax.random.key(0), ("generator", "vae")))())
 
 
 def test_a_picture_depends_on_its_own_seed(run):
@@ -45,7 +40,7 @@ def test_a_picture_depends_on_its_own_seed(run):
 
 def test_folders_and_npz(run, tmp_path, monkeypatch):
     config = type("Config", (), {"system": "uniwetok", "model": MODEL})
-    monkeypatch.setattr(sample_classes, "load_pipeline", lambda workdir: (run, config))
+    monkeypatch.setattr(sample_classes, "load_pipeline", lambda workdir, mesh: (run, config))
     words = ["--workdir", "x", "--out", str(tmp_path), "--per-class", "3", "--batch", "2", "--steps", "2"]
     assert sample_classes.main(words) == 0
     assert len(list(tmp_path.glob("*/*.png"))) == 6

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ports import free_port
 
 from unitok_jax import cli
 from unitok_jax.training.metrics import read_metrics
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.several_processes
 RUN_TOY = Path(__file__).parent / "run_toy.py"
 RUN = {"ema": {"decay": 0.9}, "model": {"noise": 0.5}, "sample_every": 1, "steps": 12, "log_every": 1}
 MESHES = ({"data": 4}, {"data": 1, "fsdp": 4}, {"data": 2, "tensor": 2})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def start(workdir, count: int, devices: int, pace: str = "", heartbeat: int = 100, **changes) -> list[subprocess.Popen]:

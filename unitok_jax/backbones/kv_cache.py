@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int
 
+from unitok_jax.layers.attention_context import dividing
 from unitok_jax.layers.masks import AttentionMask
 
 
@@ -45,10 +47,18 @@ class KVCache:
 def new_cache(
     spans: tuple[int, ...], rows: int, length: int, kv_heads: int, head_dim: int, dtype=jnp.float32
 ) -> KVCache:
-    """An empty cache for spans of the given numbers of layers."""
+    """An empty cache for spans of the given numbers of layers; a mesh cuts rows and heads as far as they divide."""
     shapes = [(layers, rows, kv_heads, length, head_dim) for layers in spans]
-    keys, values = (tuple(jnp.zeros(shape, dtype) for shape in shapes) for _ in range(2))
+    keys, values = (tuple(_placed(jnp.zeros(shape, dtype)) for shape in shapes) for _ in range(2))
     return KVCache(keys, values, jnp.zeros(rows, jnp.int32))
+
+
+def _placed(memory: Float[jax.Array, "L R K T H"]) -> Float[jax.Array, "L R K T H"]:
+    """Lays rows over the axes of the batch and heads over `tensor`, as attention has them."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return memory
+    rows, heads = dividing(("data", "fsdp"), (memory.shape[1],)), dividing(("tensor",), (memory.shape[2],))
+    return jax.lax.with_sharding_constraint(memory, P(None, rows, heads, None, None))
 
 
 def write_layer(

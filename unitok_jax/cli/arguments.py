@@ -63,6 +63,9 @@ def _plan(parser: argparse.ArgumentParser) -> None:
 
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="where the model was trained; may be gs://")
+    parser.add_argument(
+        "--mesh", metavar="AXIS=SIZE,...", help="this machine's devices along each axis (default: all share one copy)"
+    )
 
 
 def _pictures(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ line, or the end of the input, ends the conversation."""
 def chat(args: argparse.Namespace) -> None:
     """Answers each line that is read; pictures that are drawn go into the folder `out`, their paths are printed."""
     waiting = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     decoding = pipeline.settings.chat
     if args.guidance is not None:
         decoding = dataclasses.replace(decoding, guidance=args.guidance)

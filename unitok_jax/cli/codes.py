@@ -23,7 +23,7 @@ def tokenize(args: argparse.Namespace) -> None:
     distributed.initialize()
     kind, options = args.source[0], _options(args.source[1:])
     source = open_source(kind, options, "--source")
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     meta = {"system": config.system, "weights": str(find_step(args.workdir)), "source": {"kind": kind, **options}}
     with using(pipeline, config), writing(args.out):
         counts = tokenize_source(

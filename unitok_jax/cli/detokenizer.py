@@ -20,4 +20,4 @@ def redirected(pipeline: Pipeline, config: TrainConfig, args: argparse.Namespace
     if not hasattr(pipeline.system, "with_detokenizer"):
         raise UserError(f"--detokenizer, --resolution: {config.system} has one way to draw, of one size")
     system = pipeline.system.with_detokenizer(args.detokenizer, args.resolution)
-    return Pipeline(system, pipeline.params, pipeline.settings, pipeline.progress)
+    return Pipeline(system, pipeline.params, pipeline.settings, pipeline.progress, pipeline.mesh)

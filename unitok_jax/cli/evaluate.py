@@ -23,7 +23,7 @@ def evaluate(args: argparse.Namespace) -> None:
     run = suite(args.suite)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("unitok_jax").setLevel(logging.INFO)
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
     settings = {"system": config.system, "seed": config.seed, "evaluation": config.evaluation}
     with using(pipeline, config), writing(out):

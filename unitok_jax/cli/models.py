@@ -1,6 +1,7 @@
 """A trained model out of its workdir."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,9 @@ from etils import epath
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
-from unitok_jax.settings import from_config
+from unitok_jax.parallel.mesh import AXES, MeshSettings, build_mesh
+from unitok_jax.parallel.rules import param_shardings
+from unitok_jax.settings import from_config, near
 from unitok_jax.systems import base
 from unitok_jax.training.checkpoints import find_step, load_parts, saved_types
 from unitok_jax.training.config import TrainConfig
@@ -24,25 +27,50 @@ def abstract_params(config: TrainConfig) -> Any:
     return jax.eval_shape(stage.init, jax.random.key(0))[0]
 
 
-def load_pipeline(workdir: epath.PathLike) -> tuple[Pipeline, TrainConfig]:
-    """The model of a workdir's last complete step, on the first device; the moving average where the run kept one.
+def load_pipeline(workdir: epath.PathLike, mesh: str | None = None) -> tuple[Pipeline, TrainConfig]:
+    """The model of a workdir's last complete step on this process's devices; the moving average where the run kept one.
 
-    Types are those of the checkpoint. An imported folder may lack parts of its stage.
+    Types are those of the checkpoint; every array is read straight into its place. An imported folder may lack parts
+    of its stage.
+
+    Args:
+        workdir: of a run, or an imported folder.
+        mesh: devices along each axis, such as ``data=2,tensor=4``; by default all share one copy (``fsdp=-1``).
 
     Raises:
-        UserError: if there is none, or it is not the config's model.
+        UserError: if there is none, it is not the config's model, or the mesh does not fit the devices.
     """
+    laid_out = build_mesh(read_mesh(mesh), jax.local_devices(), "--mesh")
     config = read_workdir(workdir)
     step = find_step(workdir)
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    system = base.build(config.system, config.model)
     stored = saved_types(step)
     wanted = {part: leaves for part, leaves in abstract_params(config).items() if part in parts_of(stored)}
+    places, _ = param_shardings(system.sharding, wanted, laid_out)
     shapes = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, stored.get(_name(path), leaf.dtype), sharding=place), wanted
+        lambda path, leaf, place: jax.ShapeDtypeStruct(leaf.shape, stored.get(_name(path), leaf.dtype), sharding=place),
+        wanted,
+        places,
     )
-    system = base.build(config.system, config.model)
     settings = from_config(InferenceSettings, config.inference, "config.inference")
-    return Pipeline(system, load_parts(step, shapes), settings, _progress()), config
+    return Pipeline(system, load_parts(step, shapes), settings, _progress(), laid_out), config
+
+
+def read_mesh(text: str | None) -> MeshSettings:
+    """`--mesh`: ``axis=size`` with commas between; what is not named is 1.
+
+    Raises:
+        UserError: for an unknown axis, or a size that is no number.
+    """
+    sizes = {"data": 1, "fsdp": 1 if text else -1}
+    for item in filter(None, (text or "").split(",")):
+        axis, _, size = item.partition("=")
+        if axis not in AXES:
+            raise UserError(f"--mesh {text}: no axis {axis!r}.{near(axis, AXES)}")
+        if not re.fullmatch(r"-1|\d+", size):
+            raise UserError(f"--mesh {text}: expected {axis}=NUMBER, or {axis}=-1 for what is left, got {item!r}")
+        sizes[axis] = int(size)
+    return MeshSettings(**sizes)
 
 
 def _name(path: jax.tree_util.KeyPath) -> str:

@@ -9,7 +9,7 @@ order, for the evaluator of OpenAI's guided-diffusion. A job that was killed goe
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from PIL import Image
 
 from unitok_jax.cli.models import load_pipeline
 from unitok_jax.errors import UserError, writing
+from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.sampling.draw import sample_keys
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sample(args: argparse.Namespace) -> None:
     """Draws, class after class, and joins everything at the end."""
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     system = pipeline.system
     if not hasattr(system, "draw_classes"):
         raise UserError(f"{args.workdir}: a run of {config.system}, which has no class-conditional model")
@@ -44,18 +45,20 @@ def sample(args: argparse.Namespace) -> None:
     out, classes = epath.Path(args.out), args.classes or config.model["generator"]["classes"]
     with writing(out):
         for label in range(classes):
-            _one_class(draw, pipeline.params, out, label, args)
+            _one_class(pipeline, draw, out, label, args)
         _join(out, classes, args.per_class)
 
 
-def _one_class(draw, params, out: epath.Path, label: int, args: argparse.Namespace) -> None:
+def _one_class(pipeline: Pipeline, draw: Callable, out: epath.Path, label: int, args: argparse.Namespace) -> None:
     folder = out / f"{label:04d}"
     if folder.exists():
         return
     seeds = args.seed + label * args.per_class + np.arange(args.per_class)
     seeds = np.pad(seeds, (0, -args.per_class % args.batch), mode="edge").reshape(-1, args.batch)
-    labels = np.full(args.batch, label, np.int32)
-    drawn = np.concatenate([_bytes(draw(params, labels, sample_keys(part))) for part in seeds])[: args.per_class]
+    labels = pipeline.place(np.full(args.batch, label, np.int32))
+    with pipeline.on_mesh():
+        drawn = [_bytes(draw(pipeline.params, labels, sample_keys(part))) for part in seeds]
+    drawn = np.concatenate(drawn)[: args.per_class]
     draft = out / f"{label:04d}.tmp"
     draft.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(drawn):
@@ -85,6 +88,7 @@ def _join(out: epath.Path, classes: int, per_class: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m unitok_jax.cli.sample_classes", description=__doc__)
     parser.add_argument("--workdir", required=True, help="of a run of stage c2i")
+    parser.add_argument("--mesh", metavar="AXIS=SIZE,...", help="devices along each axis (default: all share one copy)")
     parser.add_argument("--out", required=True, help="folder of the pictures")
     parser.add_argument("--per-class", type=int, default=50, help="pictures of each class (default: 50)")
     parser.add_argument("--classes", type=int, default=0, help="the first so many classes (default: all)")

@@ -18,7 +18,7 @@ from unitok_jax.evaluation.sheets import save_picture
 def caption(args: argparse.Namespace) -> None:
     """Prints each picture's path and caption, with a tab between."""
     images = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     with using(pipeline, config):
         _show(args.images, pipeline.caption(images))
 
@@ -26,7 +26,7 @@ def caption(args: argparse.Namespace) -> None:
 def ask(args: argparse.Namespace) -> None:
     """Prints each picture's path and answer, with a tab between."""
     images = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     with using(pipeline, config):
         _show(args.images, pipeline.ask(images, [args.question] * len(images)))
 
@@ -44,7 +44,7 @@ def generate(args: argparse.Namespace) -> None:
         "grid": _grid(args.grid),
     }
     images = read_pictures([args.image]) * len(prompts) if args.image else None
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     pipeline = redirected(pipeline, config, args)
     with using(pipeline, config):
         drawn = pipeline.edit(images, prompts, **how) if images else pipeline.generate(prompts, **how)
@@ -59,7 +59,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"two pictures are named {twice}; their results would have one file name: give one at a time")
-    pipeline, config = load_pipeline(args.workdir)
+    pipeline, config = load_pipeline(args.workdir, args.mesh)
     with using(pipeline, config):
         save_pictures(args.out, names, pipeline.reconstruct(images))
 

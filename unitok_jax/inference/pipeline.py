@@ -1,12 +1,14 @@
 """A model to be used: captions, answers, drawings, reconstructions, in batches."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
@@ -15,6 +17,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
 from unitok_jax.inference.prompts import bucket, prompt_batch
 from unitok_jax.inference.settings import InferenceSettings
+from unitok_jax.parallel.mesh import batch_shards, row_sharding
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.guidance import rows_per_sample
 from unitok_jax.sampling.settings import Decoding
@@ -45,6 +48,7 @@ class Pipeline:
         params: its parameters, on one device or sharded over many.
         settings: how to decode unless the call says otherwise.
         progress: told how far a call has come.
+        mesh: of the devices that it works on, rows cut over its batch axes; None leaves everything where it is.
     """
 
     def __init__(
@@ -53,8 +57,9 @@ class Pipeline:
         params: Params,
         settings: InferenceSettings | None = None,
         progress: Progress | None = None,
+        mesh: Mesh | None = None,
     ):
-        self.system, self.params = system, params
+        self.system, self.params, self.mesh = system, params, mesh
         self.settings = settings or InferenceSettings()
         self.progress = progress
         self._encode = jax.jit(lambda params, pixels: system.encode_image(params, jax.tree.map(to_float, pixels)))
@@ -152,7 +157,12 @@ class Pipeline:
     def stream(self, example: Example, decoding: Decoding, seed: int = 0, chunk: int = 16) -> Iterator[np.ndarray]:
         """The ids of one example's answer so far, `chunk` steps at a time; `System.read` makes sense of them."""
         batch = self._batch([example], [self.system.prompt(example)], decoding)
-        for ids in loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk):
+        chunks = loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk)
+        while True:
+            with self.on_mesh():
+                ids = next(chunks, None)
+            if ids is None:
+                return
             yield ids[0]
 
     def encode(self, images: Images, *, codes_alone: bool = False) -> VisualTokens:
@@ -163,7 +173,9 @@ class Pipeline:
         """
 
         def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
-            tokens = jax.tree.map(loop.to_host, self._encode(self.params, self._pixels(part, codes_alone)))
+            pixels = self.place(self._pixels(part, codes_alone))
+            with self.on_mesh():
+                tokens = jax.tree.map(loop.to_host, self._encode(self.params, pixels))
             return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(part))]
 
         return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
@@ -172,7 +184,8 @@ class Pipeline:
         """Images from codes: [N, rows, columns, *depth], or [N, n] of a system whose codes are a sequence."""
 
         def work(part: Sequence[np.ndarray]) -> np.ndarray:
-            return to_uint8(loop.to_host(self._decode(self.params, np.stack(part))))
+            with self.on_mesh():
+                return to_uint8(loop.to_host(self._decode(self.params, self.place(np.stack(part)))))
 
         return np.stack(self._in_batches(codes, work))
 
@@ -181,6 +194,15 @@ class Pipeline:
         tokens = self.encode(images, codes_alone=True)
         grid = tokens.grid or tokens.codes.shape[2:3]
         return self.decode(tokens.codes.reshape(len(images), *grid, *tokens.codes.shape[3:]))
+
+    def on_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        """Around programs that run on its parameters."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def place(self, batch: Any) -> Any:
+        """Lays a tree of arrays with leading rows over the mesh."""
+        rows = len(jax.tree.leaves(batch)[0])
+        return batch if self.mesh is None else jax.device_put(batch, row_sharding(self.mesh, rows))
 
     def _draw(
         self, examples: Sequence[Example], decoding: Decoding, seeds: Sequence[int] | int
@@ -206,7 +228,8 @@ class Pipeline:
         """Decodes one batch of (example, the example whose features are seen, seed)."""
         examples, featured, seeds = zip(*asked, strict=True)
         batch = self._batch(examples, list(map(self._prompt, examples, featured)), decoding)
-        done = loop.decode(self.system, self.params, batch, sample_keys(np.array(seeds)), decoding)
+        with self.on_mesh():
+            done = loop.decode(self.system, self.params, batch, sample_keys(np.array(seeds)), decoding)
         return [Answer(*self.system.read(ids)) for ids in loop.written(done)]
 
     def _prompt(self, example: Example, featured: Example) -> ExampleRow:
@@ -219,7 +242,7 @@ class Pipeline:
 
     def _batch(self, examples: Sequence[Example], rows: Sequence[ExampleRow], decoding: Decoding) -> Batch:
         guided = rows_per_sample(decoding) == 2
-        return prompt_batch([*rows, *map(self.system.unconditional, examples)] if guided else rows)
+        return self.place(prompt_batch([*rows, *map(self.system.unconditional, examples)] if guided else rows))
 
     def _pixels(self, images: Sequence[np.ndarray], codes_alone: bool) -> dict[str, np.ndarray]:
         """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
@@ -246,6 +269,7 @@ class Pipeline:
     def _in_batches(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
         """Runs `work` on batches of one size, the last filled up with its last item, whose results are dropped."""
         size, results = min(self.settings.batch_size, bucket(len(items))), []
+        size += 0 if self.mesh is None else -size % batch_shards(self.mesh)
         for start in range(0, len(items), size):
             part = list(items[start : start + size])
             results += list(work(part + [part[-1]] * (size - len(part))))[: len(part)]
