@@ -103,6 +103,14 @@ def test_every_command_shows_examples_that_parse(name, capsys):
         (["inspect", "gone"], "gone: no such file or folder"),
         (["caption", "--workdir", "gone", "gone.png"], "image missing: gone.png"),
         (["evaluate", "--workdir", "gone", "--suite", "digit"], "no suite 'digit'. Did you mean digits?"),
+        (
+            ["tokenize", "--workdir", "w", "--out", "o", "--source", "digits", "--mesh", "tensr=2"],
+            "Did you mean tensor?",
+        ),
+        (
+            ["tokenize", "--workdir", "w", "--out", "o", "--source", "digits", "--mesh", "data=x"],
+            "expected data=NUMBER",
+        ),
         (["tokenize", "--workdir", "w", "--out", "o", "--source", "digit"], "no kind of source 'digit'"),
         (["tokenize", "--workdir", "w", "--out", "o", "--source", "digits", "splt"], "reads key=value, got 'splt'"),
     ],
@@ -179,6 +187,9 @@ def test_caption_and_ask(trained, picture, capsys):
     code, out, _ = run(capsys, "ask", "--workdir", trained / "run", "--question", "which digit?", picture, picture)
     assert code == 0
     assert out.count(f"{picture}\t") == 2
+    code, _, err = run(capsys, "caption", "--workdir", trained / "run", picture, "--mesh", "tensor=3")
+    assert code == 2
+    assert "--mesh: data=1 x fsdp=1 x tensor=3 x context=1 does not fit 1 devices; nearest: data=1" in err
 
 
 def test_generate_follows_the_seed(trained, capsys):
@@ -227,7 +238,7 @@ def test_tokenize_writes_shards_once(trained, capsys):
     assert told == "written\t300\n"
     assert len(find_shards(str(out))) == 2
     code, told, _ = run(capsys, *command, "--shards", "2")
-    assert (code, told) == (0, "")
+    assert (code, told) == (0, "written\t300\n"), "counted from the shards that are there"
     code, _, err = run(capsys, *command, "--shards", "3")
     assert code == 2
     assert "made with another shards" in err

@@ -77,8 +77,8 @@ def test_a_killed_job_goes_on_and_processes_share_the_shards(pipeline, source, t
     with pytest.raises(KeyboardInterrupt):
         tokenize_source(pipeline, Dying(source), str(out), META, shards=3)
     assert records.start_shards(str(out), {**META, "records": 9, "pictures": True}, 3) == [1, 2]
-    for index in (0, 1):
-        tokenize_source(pipeline, source, str(out), META, shards=3, process=(index, 2))
+    counts = [tokenize_source(pipeline, source, str(out), META, shards=3, process=(i, 2)) for i in (0, 1)]
+    assert sum(counts, Counter()) == Counter({"written": 7, "image cannot be decoded": 1, "image missing": 1})
     for shard in range(3):
         name = records.shard_name(shard, 3)
         assert (out / name).read_bytes() == (whole / name).read_bytes()

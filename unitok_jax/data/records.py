@@ -9,6 +9,7 @@ import json
 import math
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -95,10 +96,20 @@ def start_shards(folder: str, meta: Mapping[str, Any], shards: int) -> list[int]
     return [shard for shard in range(shards) if not (root / shard_name(shard, shards)).exists()]
 
 
-def write_shard(folder: str, shard: int, shards: int, records: Iterable[Mapping[str, Any]]) -> int:
-    """Writes one shard, which appears whole or not at all, and returns its number of records.
+def write_shard(
+    folder: str,
+    shard: int,
+    shards: int,
+    records: Iterable[Mapping[str, Any]],
+    skipped: Mapping[str, int] | None = None,
+) -> int:
+    """Writes one shard, which appears whole or not at all, with its counts beside it; returns its number of records.
 
-    ``codes`` (an array, or a list of arrays) are kept in the smallest integer dtype.
+    Args:
+        folder: where it goes.
+        shard, shards: its number, and how many there are.
+        records: its records; ``codes`` (an array, or a list of arrays) are kept in the smallest integer dtype.
+        skipped: how many were left out, by reason; read once `records` has come to its end.
     """
     target = epath.Path(folder).expanduser() / shard_name(shard, shards)
     count = 0
@@ -111,8 +122,21 @@ def write_shard(folder: str, shard: int, shards: int, records: Iterable[Mapping[
         writer.close()
         part = target.parent / f"{target.name}.part"
         local.copy(part, overwrite=True)
+    files.write_whole(_counts_file(folder, shard, shards), json.dumps({"written": count, **(skipped or {})}).encode())
     part.replace(target)
     return count
+
+
+def read_counts(folder: str, shards: int, numbers: Iterable[int]) -> Counter[str]:
+    """How many records some of a job's shards hold (``written``) and left out (by reason), all of them together."""
+    found: Counter[str] = Counter()
+    for shard in numbers:
+        found.update(json.loads(_counts_file(folder, shard, shards).read_text()))
+    return found
+
+
+def _counts_file(folder: str, shard: int, shards: int) -> epath.Path:
+    return epath.Path(folder).expanduser() / shard_name(shard, shards).replace(SUFFIX, ".json")
 
 
 def find_shards(path: str) -> tuple[epath.Path, ...]:

@@ -47,25 +47,28 @@ def tokenize_source(
         progress: told (records passed, records of this process) after each batch.
 
     Returns:
-        How many records were written (``written``) and how many were skipped, by reason.
+        How many records were written (``written``) and how many were skipped, by reason, in this process's shards,
+        those of an earlier run included.
 
     Raises:
         UserError: if `folder` holds the shards of another job.
     """
     meta = {**meta, "records": len(source), "pictures": keep_pictures}
-    mine = [s for s in records.start_shards(folder, meta, shards) if s % process[1] == process[0]]
-    spans = {shard: records.shard_span(len(source), shards, shard) for shard in mine}
-    total, passed, counts = sum(map(len, spans.values())), 0, Counter()
+    mine = range(process[0], shards, process[1])
+    lacking = [shard for shard in records.start_shards(folder, meta, shards) if shard in mine]
+    spans = {shard: records.shard_span(len(source), shards, shard) for shard in lacking}
+    total, passed = sum(map(len, spans.values())), 0
     for shard, span in spans.items():
 
         def tell(read: int, before: int = passed) -> None:
             if progress:
                 progress(before + read, total)
 
-        encoded = encode_records(pipeline, source, span, keep_pictures, counts, tell)
-        counts["written"] += records.write_shard(folder, shard, shards, encoded)
+        skipped: Counter[str] = Counter()
+        encoded = encode_records(pipeline, source, span, keep_pictures, skipped, tell)
+        records.write_shard(folder, shard, shards, encoded, skipped)
         passed += len(span)
-    return counts
+    return records.read_counts(folder, shards, mine)
 
 
 def encode_records(
