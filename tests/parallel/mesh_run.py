@@ -1,21 +1,29 @@
-"""Compares a recipe's losses, gradients and state on meshes of 8 devices with one device's, in a process of its own.
+"""Compares a recipe's train step on meshes of 8 devices with one device's, in a process of its own.
 
 ``mesh_run.py RECIPE OVERRIDES MESH...`` with a mesh such as ``2,2,2,1`` (data, fsdp, tensor, context); prints one JSON
-object: mesh -> {what: largest error}. Rows are made up from the stage's spec: two examples a row, every kind
-of position.
+object: mesh -> {what: largest error}, and the smallest margin of a code. Rows are made up from the stage's spec: two
+examples a row, every kind of position.
+
+The optimizer is Adam with a large rate and epsilon, so that its update follows the gradient: where a gradient is zero
+but for rounding, Adam as it is would move by the whole rate in a direction of chance.
 """
 
+import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
+from code_margins import MARGIN, Margins
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
-BATCH = 8
+BATCH, TRIES = 8, 60
+CALM = {"lr": 0.1, "eps": 1.0, "schedule": {"name": "constant"}}
 SMALL_SCORES = 64 * 64  # so that tiny rows, too, take the blockwise attention of long ones
 
 
@@ -66,83 +74,106 @@ def _write_positions(batch: dict[str, Any], spec: Any, rng: np.random.Generator)
         batch["loss_weights"][learnt & (learnt.cumsum(1) > (getattr(spec, name) or length))] = 0
 
 
-def gradients(setup: Any, batch: Any) -> dict[str, Any]:
-    """Each phase's loss and gradient, and the state after all of them."""
-    from unitok_jax.parallel.mesh import cut_positions
-    from unitok_jax.systems.pixels import float_pixels
-    from unitok_jax.training import partition
-    from unitok_jax.training.state import shardings_of
+def calm(config: Any) -> Any:
+    """The recipe with the optimizer of the module's text, a moving average that moves, and one micro-batch."""
+    from unitok_jax.training.config import EmaSettings
 
-    def run(params: Any, state: Any, batch: Any) -> dict[str, Any]:
-        micro = cut_positions(jax.tree.map(lambda x: x[None], batch), setup.stage.spec.length, setup.mesh)
-        batch = jax.tree.map(lambda x: x[0], micro)
-        batch = float_pixels(batch | {"totals": setup.stage.counts(batch)})
-        found, carry = {"loss": {}, "gradient": {}}, {}
-        for phase in setup.stage.phases:
-            trained, rest = partition.split(params, setup.optimizers[phase.name].members)
+    phases = {name: {**settings, **CALM} for name, settings in config.optimizers.items()}
+    return dataclasses.replace(
+        config,
+        data={**config.data, "batch_size": BATCH},
+        accumulate=1,
+        optimizer={**config.optimizer, **CALM},
+        optimizers=phases,
+        ema=EmaSettings(0.5),
+    )
 
-            def loss_of(
-                trained: Any, phase: Any = phase, rest: Any = rest, state: Any = state, carry: Any = carry
-            ) -> Any:
-                key = jax.random.key(7)
-                loss, *others = phase.loss(partition.merge(rest, trained), state, batch, key, carry)
-                return loss, others
 
-            (loss, (_, state, carry)), grad = jax.value_and_grad(loss_of, has_aux=True)(trained)
-            carry = jax.lax.stop_gradient(carry)
-            places = shardings_of(partition.split(setup.abstract.params, setup.optimizers[phase.name].members)[0])
-            found["loss"][phase.name] = loss
-            found["gradient"][phase.name] = jax.lax.with_sharding_constraint(grad, places)
-        return found | {"state": state}
+def take_step(setup: Any, step: Any, batch: Any) -> dict[str, Any]:
+    """One train step from the first state: losses, gradients (Adam's first moments), how all else moved, and whence."""
+    from unitok_jax.parallel.mesh import batch_sharding
 
     state = setup.first_state()
+    start = jax.tree.map(np.array, {"params": state.params, "ema": state.ema})  # the step donates them
     with jax.set_mesh(setup.mesh):
-        return jax.tree.map(np.asarray, jax.jit(run)(state.params, state.state, batch))
+        state, aux = step(state, jax.device_put(batch, batch_sharding(setup.mesh)))
+    losses = {phase.name: aux[f"loss/{phase.name}"].compute() for phase in setup.stage.phases}
+    moments = {name: optax.tree.get(moved, "mu") for name, moved in state.opt_state.items()}
+    found = {"loss": losses, "gradient": moments, "state": state.state, "params": state.params, "ema": state.ema}
+    return jax.tree.map(np.asarray, found) | {"start": start}
+
+
+def settled_batch(setup: Any, step: Any, codes: bool, margins: Margins) -> tuple[Any, dict[str, Any], float]:
+    """A batch whose every code has a margin over `MARGIN`, what a step on it gives, and the smallest margin.
+
+    Rows that have one are kept from one made-up batch to the next, until there are enough of them.
+    """
+    kept: list[Any] = []
+    for seed in range(TRIES):
+        batch = made_up_rows(setup.stage.spec, codes, np.random.default_rng(seed))
+        rows = [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(BATCH)]
+        if len(kept) >= BATCH:
+            rows = kept[:BATCH]
+            batch = jax.tree.map(lambda *x: np.stack(x), *rows)
+        margins.clear()
+        found = take_step(setup, step, batch)
+        by_row = margins.by_row(BATCH)
+        if by_row.min() > MARGIN:
+            return batch, found, float(by_row.min())
+        kept = kept[BATCH:] if len(kept) >= BATCH else kept
+        kept += [row for row, margin in zip(rows, by_row, strict=True) if margin > MARGIN]
+    raise AssertionError(f"no batch of {TRIES} has margins over {MARGIN}")
 
 
 def errors(got: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
-    """The largest relative error of a loss, of a gradient against its norm, and of the state."""
+    """By what, the largest error and where: of a loss and a state against itself, of a gradient against its norm (or a
+    millionth of all gradients' norm), of what moved against its move and a hundredth of itself."""
+    whole = float(optax.tree.norm(expected["gradient"]))
 
-    def off(a: np.ndarray, b: np.ndarray) -> float:
-        scale = float(np.linalg.norm(np.asarray(b, np.float64)))
-        difference = float(np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64)))
-        return difference / scale if scale > 1e-7 else difference
+    def off(what: str, a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> float:
+        a, b = (np.asarray(x, np.float64) for x in (a, b))
+        scale = float(np.linalg.norm(b))
+        if what == "gradient":
+            scale = max(scale, 1e-6 * whole)
+        if start is not None:
+            scale = float(np.linalg.norm(b - np.asarray(start, np.float64))) + 0.01 * scale
+        return float(np.linalg.norm(a - b)) / max(scale, 1e-7)
 
-    def worst(name: str) -> tuple[float, str]:
-        pairs = jax.tree_util.tree_leaves_with_path(expected[name])
-        values = jax.tree.leaves(got[name])
-        found = [(off(a, b), jax.tree_util.keystr(path)) for a, (path, b) in zip(values, pairs, strict=True)]
-        return max(found, default=(0.0, ""))
+    def pairs(what: str) -> Iterator[tuple[float, str]]:
+        leaves = jax.tree_util.tree_leaves_with_path(expected[what])
+        starts = jax.tree.leaves(expected["start"].get(what, [None] * len(leaves)), is_leaf=lambda x: x is None)
+        for a, (path, b), start in zip(jax.tree.leaves(got[what]), leaves, starts, strict=True):
+            yield off(what, a, b, start), jax.tree_util.keystr(path)
 
-    return {name: worst(name) for name in expected}
+    return {what: max(pairs(what), default=(0.0, "")) for what in ("loss", "gradient", "state", "params", "ema")}
 
 
 def main(recipe: str, overrides: str, *meshes: str) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
-    import dataclasses
 
     from unitok_jax.config import load_config
     from unitok_jax.layers import attention
-    from unitok_jax.parallel.mesh import MeshSettings, batch_sharding
+    from unitok_jax.parallel.mesh import MeshSettings
     from unitok_jax.training.config import read_config
     from unitok_jax.training.setup import prepare
 
     attention.MATERIALISE = SMALL_SCORES
-    config = read_config(load_config(str(ROOT / recipe), json.loads(overrides)))[0]
-    config = dataclasses.replace(config, data={**config.data, "batch_size": BATCH}, accumulate=1)
+    config = calm(read_config(load_config(str(ROOT / recipe), json.loads(overrides)))[0])
 
-    def run(mesh: MeshSettings, devices: int) -> dict[str, Any]:
-        setup = prepare(dataclasses.replace(config, mesh=mesh), jax.devices()[:devices])
-        batch = made_up_rows(setup.stage.spec, config.data_settings.codes, np.random.default_rng(0))
-        return gradients(setup, jax.device_put(batch, batch_sharding(setup.mesh)))
+    def prepared(mesh: MeshSettings, devices: int) -> Any:
+        return prepare(dataclasses.replace(config, mesh=mesh), jax.devices()[:devices])
 
-    expected = run(MeshSettings(), 1)
+    with Margins() as margins:
+        alone = prepared(MeshSettings(), 1)
+        batch, expected, margin = settled_batch(alone, alone.train_step(), config.data_settings.codes, margins)
+    assert all(np.isfinite(value) for value in expected["loss"].values()), expected["loss"]
     found = {}
     for mesh in meshes:
-        found[mesh] = errors(run(MeshSettings(*map(int, mesh.split(","))), 8), expected)
-    assert all(np.isfinite(value) for value in expected["loss"].values()), expected["loss"]
-    print(json.dumps({"errors": found, "losses": {k: float(v) for k, v in expected["loss"].items()}}))
+        setup = prepared(MeshSettings(*map(int, mesh.split(","))), 8)
+        found[mesh] = errors(take_step(setup, setup.train_step(), batch), expected)
+    losses = {name: float(value) for name, value in expected["loss"].items()}
+    print(json.dumps({"errors": found, "losses": losses, "margin": margin}))
 
 
 if __name__ == "__main__":
