@@ -150,9 +150,11 @@ test-all: test proofs
 
 # Every recipe's train step, compiled for TPU slices that are not there. Killed and called again, it goes on.
 recipes = $(filter-out configs/demo/%,$(shell grep -l 'def get_config' configs/*/*.py))
+# Their other sizes. tests/parallel/test_recipe_shardings.py reads this line.
+variants = tar/pretrain.py:7b tar/sft.py:7b uniwetok/lm.py:bitdance,P64,large uniwetok/c2i.py:H uniwetok/c2i.py:bitdance,L,16x dualtoken/tokenizer.py:256
 
 plans: $(VENV)/.tpu
-	$(bin)/python -m unitok_jax.planning.table docs/plans.md $(recipes)
+	$(bin)/python -m unitok_jax.planning.table docs/plans.md $(recipes) $(variants:%=configs/%)
 
 proofs: $(VENV)/.parity
 	$(pytest) -m '($(marked)) and not exhaustive'

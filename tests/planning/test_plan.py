@@ -4,15 +4,21 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax
 import pytest
 
 from unitok_jax import cli
 from unitok_jax.errors import UserError
+from unitok_jax.layers.attention import attention
+from unitok_jax.layers.masks import AttentionMask
 from unitok_jax.parallel.chips import CHIPS
 from unitok_jax.planning import programs, table
+from unitok_jax.planning import run as planning
 from unitok_jax.planning.hlo import Collective
-from unitok_jax.planning.plan import Memory, Plan, roofline
+from unitok_jax.planning.plan import Memory, Plan, kernels_of, roofline
 from unitok_jax.planning.report import row, tell
 from unitok_jax.planning.run import candidates, rank
 from unitok_jax.training.config import TrainConfig
@@ -33,8 +39,23 @@ def made_up(fits: bool = True, seconds: float = 1.0, batch: int = 8) -> Plan:
     estimate |= {"mfu_best": 0.5, "mfu_worst": 0.4, "chip_hours_fastest": 10.0, "chip_hours_slowest": 12.0}
     mesh = {"data": 2, "fsdp": 64, "tensor": 1, "context": 1}
     return Plan(
-        *("train step", "v5p:4x4x4", 2, 128, mesh, batch, fits, MEMORY if fits else None, 5e9, CHIPS["v5p"].hbm, SENT),
-        *(["attention: splash"], 2e15, 1.5e15, estimate if fits else None, 3.0),
+        program="train step",
+        parameters={"lm": 7_000_000_000, "adapter": 5_000},
+        topology="v5p:4x4x4",
+        slices=2,
+        chips=128,
+        mesh=mesh,
+        batch=batch,
+        fits=fits,
+        memory=MEMORY if fits else None,
+        needed=5e9,
+        hbm=CHIPS["v5p"].hbm,
+        collectives=SENT,
+        kernels=["attention: splash"],
+        flops=2e15,
+        model_flops=1.5e15,
+        estimate=estimate if fits else None,
+        compile_seconds=3.0,
     )
 
 
@@ -50,10 +71,10 @@ def test_the_roofline():
 
 
 def test_a_plan_in_words():
-    text = tell(made_up(), {"lm": 7_000_000_000, "adapter": 5_000})
+    text = tell(made_up())
     assert "2 x v5p:4x4x4: 128 chips" in text and "lm 7.00 B, adapter 5.00 k" in text
     assert "ESTIMATE" in text and "fits" in text and "DCN all-reduce over 2" in text
-    assert "DOES NOT FIT" in tell(made_up(fits=False), {})
+    assert "DOES NOT FIT" in tell(made_up(fits=False))
     assert row("r", made_up()).count("|") == table.report.HEADER.count("|")
     assert row("r", made_up(fits=False)).count("|") == table.report.HEADER.count("|")
 
@@ -64,8 +85,7 @@ def test_what_fits_ranks_first_and_then_the_fastest_row():
 
 
 def test_candidates_divide_the_chips_and_the_batch():
-    config = TrainConfig("unitoken", "lm", 1, {"batch_size": 64}, {}, accumulate=2)
-    found = list(candidates(config, 32, 2))
+    found = list(candidates(64, 32, 2, accumulate=2))
     assert found
     for mesh, batch in found:
         assert mesh.data * mesh.fsdp * mesh.tensor * mesh.context == 32 and mesh.data == 2
@@ -101,20 +121,98 @@ def test_the_page_is_made_of_what_was_compiled(tmp_path):
     assert "| b |" in page and "- a.py on v5e:2x2: no" in page and "2026-01-01, jax 1" in page
 
 
+def test_what_attends_is_told_by_name():
+    """A program with two attentions, the second over rows long enough for blocks."""
+    short, long = (jax.ShapeDtypeStruct((1, length, 1, 8), "float32") for length in (8, 1152))
+
+    def both(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return tuple(attention(x, x, x, AttentionMask()) for x in (a, b))
+
+    text = jax.jit(both).lower(short, long).compile().as_text()
+    assert kernels_of(text) == ["attention: blockwise", "attention: xla"]
+
+
+def test_a_search_hides_no_mistake_and_counts_samples_of_a_decode(monkeypatch):
+    config = TrainConfig("unitoken", "lm", 1, {"batch_size": 64}, {}, inference={"batch_size": 8})
+    target = SimpleNamespace(devices=range(4), slices=1)
+    tried = []
+
+    def record(config: TrainConfig, target: Any, decode: bool) -> list[Plan]:
+        tried.append((config.mesh.fsdp, config.inference["batch_size"]))
+        return [made_up()]
+
+    monkeypatch.setattr(planning, "make_plans", record)
+    assert len(planning.search(config, target, lambda plan: None, decode=True)) == len(tried)
+    assert {batch for _, batch in tried} == {4, 8, 16}
+
+    def refuse(*_: Any) -> list[Plan]:
+        raise UserError("config.model.lm.width: wrong")
+
+    monkeypatch.setattr(planning, "make_plans", refuse)
+    with pytest.raises(UserError, match="width: wrong"):
+        planning.search(config, target, lambda plan: None)
+
+
+def test_rows_that_are_not_asked_for_go_and_a_crash_is_tried_again(monkeypatch, tmp_path):
+    out, calls = tmp_path / "plans.md", []
+
+    def compiled(config: TrainConfig, target: Any) -> list[Plan]:
+        calls.append(target.topology)
+        if len(calls) == 1:
+            raise ValueError("no luck\nwith this one")
+        return [made_up()]
+
+    monkeypatch.setattr(table, "make_plans", compiled)
+    monkeypatch.setattr(table, "_dividing", lambda config, target: config)
+    out.with_suffix(".json").write_text(
+        json.dumps({"old": {"recipe": "gone.py", "topology": "v5e:2x2", "row": "| gone |"}})
+    )
+    words = [str(out), RECIPE, "--topologies", "v5e:2x2", "v5e:2x4"]
+    table.main(words)
+    assert "the compiler failed: no luck" in out.read_text() and "gone" not in out.read_text()
+    table.main(words)
+    assert calls == ["v5e:2x2", "v5e:2x4", "v5e:2x2"] and "no luck" not in out.read_text()
+
+
+def plan_of(capsys: Any, *words: str) -> list[dict[str, Any]]:
+    assert cli.main(["plan", "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)["plans"]
+
+
+AHEAD = {  # what: recipe, overrides, how it attends on a TPU
+    "unitoken_lm": ("unitoken/base_stage2.py:tiny,packed", {"stage_options.row_length": 1280}, {"splash"}),
+    "unitoken_vqgan": ("unitoken/vqgan.py:tiny", {}, set()),
+    "dualtoken_tokenizer": ("dualtoken/tokenizer.py:tiny", {}, {"xla"}),
+    "tar_ta_tok": ("tar/ta_tok.py:tiny", {}, {"xla"}),
+    "uniwetok_lm": ("uniwetok/lm.py:tiny,P4", {"stage_options.row_length": 1280}, {"blockwise"}),
+}
+
+
 @pytest.mark.aot
 @needs_libtpu
-def test_a_train_step_and_a_decode_are_compiled(capsys):
-    batch = ["--config.data.batch_size=8", "--config.inference.batch_size=8"]
-    words = ["plan", "--config", RECIPE, "--topology", "v5e:2x2", "--json", *batch]
-    assert cli.main(words) == 0
-    result = json.loads(capsys.readouterr().out)
-    (plan,) = result["plans"]
+@pytest.mark.parametrize("case", AHEAD)
+def test_a_train_step_is_compiled(case, capsys):
+    recipe, overrides, attends = AHEAD[case]
+    changes = [f"--config.{name}={value}" for name, value in {"data.batch_size": 8, **overrides}.items()]
+    words = ["--config", str(ROOT / "configs" / recipe), "--topology", "v5e:2x2", *changes]
+    (plan,) = plan_of(capsys, *words)
     assert plan["fits"] and plan["chips"] == 4 and plan["mesh"]["fsdp"] == 4
     assert plan["flops"] == plan["model_flops"] > 1e6, "the tiny model computes nothing twice"
     assert plan["memory"]["peak"] > plan["memory"]["arguments"] > 0
-    assert {"all-gather", "all-reduce"} <= {each["kind"] for each in plan["collectives"]}
-    assert result["parameters"]["lm"] > 1000
-    assert cli.main([*words, "--decode"]) == 0
-    prefill, decode = json.loads(capsys.readouterr().out)["plans"]
+    assert {"all-gather", "all-reduce"} & {each["kind"] for each in plan["collectives"]}
+    assert {name.removeprefix("attention: ") for name in plan["kernels"]} >= attends
+    assert plan["estimate"]["chip_hours_fastest"] > 0
+
+
+@pytest.mark.aot
+@needs_libtpu
+def test_two_slices_sum_over_dcn_and_a_decode_is_compiled(capsys):
+    words = ["--config", RECIPE, "--config.data.batch_size=8", "--config.inference.batch_size=4"]
+    (plan,) = plan_of(capsys, *words, "--topology", "v5e:2x2", "--slices", "2")
+    assert plan["chips"] == 8 and plan["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1, "context": 1}
+    assert {each["network"] for each in plan["collectives"]} == {"ICI", "DCN"}
+    prefill, decode = plan_of(capsys, *words, "--topology", "v5e:2x2", "--decode")
     assert (prefill["program"], decode["program"]) == ("prefill", "decode step")
     assert prefill["fits"] and decode["fits"]
+    assert prefill["flops"] > decode["flops"] > 0 and decode["estimate"]["memory_s"] > 0
+    assert "chip_hours_fastest" not in decode["estimate"]

@@ -10,8 +10,7 @@ import jax
 
 from unitok_jax.config import load_config
 from unitok_jax.planning import report
-from unitok_jax.planning.plan import parameters_by_part
-from unitok_jax.planning.programs import set_up
+from unitok_jax.planning.plan import Plan
 from unitok_jax.planning.run import Target, make_plans, search
 from unitok_jax.training.config import TrainConfig, read_config
 
@@ -23,17 +22,17 @@ def plan(args: argparse.Namespace) -> None:
     target = Target(args.topology, args.slices)
     config = _fitted(read_config(load_config(args.config, args.overrides))[0], args.slices)
     target.devices  # noqa: B018  a wrong topology is told before anything is built
-    parts = parameters_by_part(set_up(config, target.devices))
-    if args.search:
-        found = search(config, target, lambda made: print(report.tell(made, parts) + "\n", file=sys.stderr, flush=True))
-    else:
-        found = make_plans(config, target, args.decode)
+    found = search(config, target, _tell, args.decode) if args.search else make_plans(config, target, args.decode)
     if args.json:
-        print(json.dumps({"parameters": parts, "plans": [made.to_json() for made in found]}, indent=1))
+        print(json.dumps({"plans": [made.to_json() for made in found]}, indent=1))
     elif args.search:
-        print(report.table([report.row(args.config, made) for made in found]))
+        print(report.table([report.row(f"{args.config} {made.program}", made) for made in found]))
     else:
-        print("\n\n".join(report.tell(made, parts) for made in found))
+        print("\n\n".join(map(report.tell, found)))
+
+
+def _tell(made: Plan) -> None:
+    print(report.tell(made) + "\n", file=sys.stderr, flush=True)
 
 
 def _fitted(config: TrainConfig, slices: int) -> TrainConfig:

@@ -19,6 +19,7 @@ from unitok_jax.layers.masks import AttentionMask, allowed
 from unitok_jax.settings import near
 
 BACKENDS = ("xla", "blockwise", "cudnn", "splash")
+SCOPE = "attention_by_"  # with the backend behind it names what it computes, in profiles and compiled programs
 MATERIALISE = 1024 * 1024  # scores per head up to which the plain form is used
 LOWEST = -1e30  # finite, so that a row that sees nothing has no NaN in its gradient
 
@@ -50,10 +51,11 @@ def attention(
         backend = choose_backend(current_platform(), q.shape, k.shape[1], mask, q.dtype)
     if backend not in _RUN:
         raise UserError(f"attention backend: no backend {backend!r}.{near(backend, ('auto', *BACKENDS))}")
-    if backend == "blockwise" and context_shards(q.shape[1], k.shape[1], mask) > 1:
-        # by hand: XLA cuts the plain form by itself, splash cuts its own mask, and cuDNN has no offset into the order
-        return attend_over_context(blockwise_attention, q, k, v, mask, scale)
-    return _RUN[backend](q, k, v, mask, scale)
+    with jax.named_scope(f"{SCOPE}{backend}"):
+        if backend == "blockwise" and context_shards(q.shape[1], k.shape[1], mask) > 1:
+            # by hand: XLA cuts the plain form by itself, splash its own mask, and cuDNN has no offset into the order
+            return attend_over_context(blockwise_attention, q, k, v, mask, scale)
+        return _RUN[backend](q, k, v, mask, scale)
 
 
 def choose_backend(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from unitok_jax.layers.attention import BACKENDS, SCOPE
 from unitok_jax.parallel.chips import GIB, Chip
 from unitok_jax.planning.hlo import Collective, read_collectives
 from unitok_jax.planning.programs import Program
@@ -15,6 +16,7 @@ from unitok_jax.training.setup import Setup
 
 # A program that does not fit: "Used 18.50G of 15.75G hbm".
 _TOO_LARGE = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm", re.IGNORECASE)
+_BACKEND = re.compile(rf"{SCOPE}({'|'.join(BACKENDS)})\b")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -35,19 +37,22 @@ class Plan:
 
     Attributes:
         program: ``train step``, ``prefill`` or ``decode step``.
-        topology, slices, chips, mesh, batch: where it runs, and rows of the global batch.
+        parameters: how many each part has.
+        topology, slices, chips, mesh, batch: where it runs, and rows of the global batch (samples of a decode).
         fits: whether the compiler could place it.
         memory: of each chip; None if it does not fit.
         needed: bytes that the compiler asks for.
         hbm: bytes that a chip has.
         collectives: what a step sends.
-        kernels: fused kernels that the program calls, and how it attends.
-        flops, model_flops: of a step, all chips; with and without what is computed twice. None where not counted.
-        estimate: the roofline's, see `roofline`; None where there is none.
+        kernels: by which backends of `layers.attention` the program attends.
+        flops, model_flops: of a step, all chips; with and without what is computed twice.
+        estimate: the roofline's, see `roofline`; None if it does not fit. A train step's also holds the whole run's
+            chip-hours.
         compile_seconds: how long the compiler took.
     """
 
     program: str
+    parameters: dict[str, int]
     topology: str
     slices: int
     chips: int
@@ -59,8 +64,8 @@ class Plan:
     hbm: float
     collectives: list[Collective]
     kernels: list[str]
-    flops: float | None
-    model_flops: float | None
+    flops: float
+    model_flops: float
     estimate: dict[str, float] | None
     compile_seconds: float
 
@@ -72,7 +77,7 @@ class Plan:
 def compile_program(program: Program) -> tuple[Any | None, float]:
     """The compiled program, or None and the bytes that it would need if the chip's memory does not hold it."""
     try:
-        return program.lowered.compile(), 0.0
+        return program.traced.lower().compile(), 0.0
     except jax.errors.JaxRuntimeError as error:
         found = _TOO_LARGE.search(str(error))
         if not found:
@@ -90,20 +95,30 @@ def memory_of(compiled: Any) -> Memory:
 
 
 def kernels_of(text: str) -> list[str]:
-    """How a compiled program attends."""
-    return ["attention: splash" if "splash" in text else "attention: plain or blockwise XLA"]
+    """The attention backends whose names `attention` put into a compiled program's text."""
+    return [f"attention: {name}" for name in sorted(set(_BACKEND.findall(text)))]
 
 
-def roofline(chip: Chip, chips: int, flops: float, model_flops: float, memory: Memory, collectives: list[Collective]):
+def roofline(
+    chip: Chip,
+    chips: int,
+    flops: float,
+    model_flops: float,
+    memory: Memory,
+    collectives: list[Collective],
+    rewrites: bool = True,
+) -> dict[str, float]:
     """An estimate of the step from the maker's peaks; no step was timed.
 
-    The compute time is at peak, the memory time counts arguments and results once and temporaries twice (written and
-    read). `fastest` hides the network behind computation altogether, `slowest` hides nothing; the MFU is that of both.
+    The compute time is at peak; the memory time counts arguments and results once (results in an argument's place only
+    where `rewrites` says that they are written anew, as a train step's) and temporaries twice (written and read).
+    `fastest` hides the network behind computation altogether, `slowest` hides nothing; the MFU is that of both.
     """
+    results = memory.outputs if rewrites else memory.outputs - memory.aliased
     sent = {net: sum(c.wire for c in collectives if c.network == net) for net in ("ICI", "DCN")}
     times = {
         "compute_s": flops / chips / chip.flops,
-        "memory_s": (memory.arguments + memory.outputs + 2 * memory.temporaries) / chip.hbm_rate,
+        "memory_s": (memory.arguments + results + 2 * memory.temporaries) / chip.hbm_rate,
         "ici_s": sent["ICI"] / chip.ici_rate,
         "dcn_s": sent["DCN"] / chip.dcn_rate,
     }

@@ -1,18 +1,18 @@
 """A plan in words for a terminal, and as a row of docs/plans.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from unitok_jax.planning.plan import Plan, gib
 
 FORMULA = "FLOPs: 2mnk of every matrix product and convolution as traced, loops times their length, nothing else"
 
 
-def tell(plan: Plan, parts: Mapping[str, int]) -> str:
+def tell(plan: Plan) -> str:
     """Several lines."""
     mesh = " x ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     where = f"{plan.slices} x {plan.topology}" if plan.slices > 1 else plan.topology
     lines = [f"{plan.program} on {where}: {plan.chips} chips, mesh {mesh}, batch {plan.batch}"]
-    lines.append("  parameters  " + ", ".join(f"{part} {_count(size)}" for part, size in parts.items()))
+    lines.append("  parameters  " + ", ".join(f"{part} {_count(size)}" for part, size in plan.parameters.items()))
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     lines.append(f"  memory      {gib(plan.needed)} a chip of {gib(plan.hbm)}: {verdict}")
     if plan.memory:
@@ -21,9 +21,8 @@ def tell(plan: Plan, parts: Mapping[str, int]) -> str:
             f"              arguments {gib(memory.arguments)}, temporaries {gib(memory.temporaries)}, "
             f"results {gib(memory.outputs)} of which {gib(memory.aliased)} in the arguments' place"
         )
-    if plan.flops:
-        lines.append(f"  work        {plan.flops:.3e} FLOPs a step, {plan.model_flops:.3e} without what is recomputed")
-        lines.append(f"              {plan.model_flops / plan.batch:.3e} a row; {FORMULA}")
+    lines.append(f"  work        {plan.flops:.3e} FLOPs a step, {plan.model_flops:.3e} without what is recomputed")
+    lines.append(f"              {plan.model_flops / plan.batch:.3e} a row; {FORMULA}")
     if plan.kernels:
         lines.append(f"  kernels     {', '.join(plan.kernels)}")
     for number, each in enumerate(plan.collectives):
@@ -40,14 +39,21 @@ def tell(plan: Plan, parts: Mapping[str, int]) -> str:
 
 def _estimate(plan: Plan) -> list[str]:
     e = plan.estimate
-    return [
+    lines = [
         "  ESTIMATE    from the maker's peaks, not measured:",
         f"              step {e['fastest_s']:.3f} s (network hidden) to {e['slowest_s']:.3f} s (nothing hidden), "
         f"MFU {e['mfu_best']:.0%} to {e['mfu_worst']:.0%}",
         f"              compute {e['compute_s']:.3f} s, memory {e['memory_s']:.3f} s, ICI {e['ici_s']:.3f} s, "
         f"DCN {e['dcn_s']:.3f} s",
-        f"              the whole run {e['chip_hours_fastest']:,.0f} to {e['chip_hours_slowest']:,.0f} chip-hours",
     ]
+    hours = _hours(plan)
+    return [*lines, f"              the whole run {hours} chip-hours"] if hours else lines
+
+
+def _hours(plan: Plan) -> str:
+    """Of the recipe's whole run, which only a train step has."""
+    e = plan.estimate or {}
+    return f"{e['chip_hours_fastest']:,.0f} to {e['chip_hours_slowest']:,.0f}" if "chip_hours_fastest" in e else ""
 
 
 HEADER = (
@@ -60,15 +66,14 @@ def row(recipe: str, plan: Plan) -> str:
     """A line of the table of all plans."""
     where = f"{plan.slices} x {plan.topology}" if plan.slices > 1 else plan.topology
     needed = f"{plan.needed / 2**30:.1f} of {plan.hbm / 2**30:.0f}" + ("" if plan.fits else ", **does not fit**")
-    cells = [recipe, where, ", ".join(map(str, plan.mesh.values())), str(plan.batch), needed]
-    cells.append(f"{plan.model_flops:.2e}" if plan.model_flops else "")
+    cells = [recipe, where, ", ".join(map(str, plan.mesh.values())), str(plan.batch), needed, f"{plan.model_flops:.2e}"]
     for network in ("ICI", "DCN"):
         cells.append(f"{sum(c.wire for c in plan.collectives if c.network == network) / 2**30:.1f}")
     e = plan.estimate
     if e is None:
         return "| " + " | ".join([*cells, "", "", ""]) + " |"
     cells += [f"{e['fastest_s']:.2f} to {e['slowest_s']:.2f}", f"{e['mfu_best']:.0%} to {e['mfu_worst']:.0%}"]
-    cells.append(f"{e['chip_hours_fastest']:,.0f} to {e['chip_hours_slowest']:,.0f}")
+    cells.append(_hours(plan))
     return "| " + " | ".join(cells) + " |"
 
 

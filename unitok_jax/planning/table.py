@@ -3,7 +3,7 @@
     python -m unitok_jax.planning.table OUT RECIPE... [--topologies v5e:16x16 v5p:4x4x4 v6e:16x16]
 
 What was compiled is kept in OUT.json by the hash of the recipe's config, topology and versions; a recipe that changed
-is compiled anew. OUT.md is the table.
+is compiled anew, and one that is not named any more is dropped. OUT.md is the table.
 """
 
 import argparse
@@ -47,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     kept = args.out.with_suffix(".json")
-    done = json.loads(kept.read_text()) if kept.exists() else {}
-    for recipe in args.recipes:
-        for topology in args.topologies:
-            name, found = _plan(recipe, topology, done)
-            done[name] = found
-            _write(kept, json.dumps(done, indent=1, sort_keys=True))
-            _write(args.out, render(done))
+    wanted = {_key(recipe, topology): (recipe, topology) for recipe in args.recipes for topology in args.topologies}
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    done = {key: found for key, found in before.items() if key in wanted and not found.get("crashed")}
+    for key, (recipe, topology) in wanted.items():
+        if key not in done:
+            done[key] = _plan(recipe, topology)
+        _write(kept, json.dumps(done, indent=1, sort_keys=True))
+        _write(args.out, render(done))
 
 
 def render(done: Mapping[str, Any]) -> str:
@@ -65,22 +66,26 @@ def render(done: Mapping[str, Any]) -> str:
     return "\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
 
 
-def _plan(recipe: str, topology: str, done: Mapping[str, Any]) -> tuple[str, Any]:
-    config = load_config(recipe)
-    versions = _versions()
-    words = f"{recipe} {config_hash(config)} {topology} {versions}"
-    name = hashlib.sha256(words.encode()).hexdigest()[:12]
-    if name in done:
-        return name, done[name]
-    found = {"recipe": recipe, "topology": topology, "versions": versions}
+def _key(recipe: str, topology: str) -> str:
+    """What a plan is kept under: a recipe that changed has another one."""
+    words = f"{recipe} {config_hash(load_config(recipe))} {topology} {_versions()}"
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def _plan(recipe: str, topology: str) -> dict[str, Any]:
+    """A row, or why there is none; what only the compiler fails at is tried again the next time."""
+    found = {"recipe": recipe, "topology": topology, "versions": _versions()}
     found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         target = Target(topology)
-        (made,) = make_plans(_dividing(read_config(config)[0], target), target)
-        log.warning("%s on %s: %.0f s", recipe, topology, made.compile_seconds)
-        return name, found | {"row": report.row(Path(recipe).name if "/" not in recipe else recipe, made)}
+        (made,) = make_plans(_dividing(read_config(load_config(recipe))[0], target), target)
     except UserError as error:
-        return name, found | {"error": str(error)}
+        return found | {"error": str(error)}
+    except Exception as error:
+        log.exception("%s on %s", recipe, topology)
+        return found | {"error": f"the compiler failed: {str(error).splitlines()[0]}", "crashed": True}
+    log.warning("%s on %s: %.0f s", recipe, topology, made.compile_seconds)
+    return found | {"row": report.row(recipe.removeprefix("configs/"), made)}
 
 
 def _dividing(config: TrainConfig, target: Target) -> TrainConfig:
@@ -88,7 +93,7 @@ def _dividing(config: TrainConfig, target: Target) -> TrainConfig:
     chips = len(target.devices)
     if config.mesh.fsdp == -1 and config.batch_size % (config.accumulate * chips) == 0:
         return config
-    for mesh, batch in candidates(config, chips, target.slices):
+    for mesh, batch in candidates(config.batch_size, chips, target.slices, config.accumulate):
         if batch == config.batch_size:
             return dataclasses.replace(config, mesh=mesh)
     raise UserError(f"no mesh of {chips} chips divides {config.batch_size} rows")
