@@ -1,6 +1,7 @@
 """What a chip of each kind can do, from its maker's pages; nothing here was measured by this project."""
 
 import dataclasses
+import re
 
 import jax
 
@@ -55,7 +56,8 @@ SHAPES = {
 def chip_of(device: jax.Device) -> Chip | None:
     """The chip that a device is, if it stands in the table."""
     kind = device.device_kind
-    return CHIPS.get(_KINDS.get(kind, "")) or next((chip for name, chip in CHIPS.items() if name in kind.split()), None)
+    words = re.split(r"[\s-]+", kind)  # "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"
+    return CHIPS.get(_KINDS.get(kind, "")) or next((chip for name, chip in CHIPS.items() if name in words), None)
 
 
 def parse_topology(text: str) -> tuple[Chip, str]:
