@@ -10,6 +10,7 @@ import pytest
 from unitok_jax.backbones.discriminators import DiscriminatorSettings, blur, init_discriminator, judge
 from unitok_jax.backbones.discriminators_rules import discriminator_table, statistics_table
 from unitok_jax.backbones.lpips import init_lpips, lpips
+from unitok_jax.errors import UserError
 from unitok_jax.layers.batch_norm import STATISTICS, BatchNorm
 from unitok_jax.weights.transfer import upstream_shapes
 
@@ -54,6 +55,19 @@ def test_batch_norm_moves_its_statistics_in_training_alone():
     expected = (x - changed[STATISTICS]["mean"]) / jnp.sqrt(changed[STATISTICS]["var"] + 1e-5)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, same[STATISTICS], changed[STATISTICS])
+
+
+def test_batch_norm_by_shard_is_that_of_each_alone():
+    x = jnp.asarray(np.random.default_rng(0).normal(1, 2, (6, 4, 2, 5)), jnp.float32)
+    variables = BatchNorm().init(KEY, x, True)
+    y, changed = BatchNorm(shards=2).apply(variables, x, True, mutable=[STATISTICS])
+    alone = [BatchNorm().apply(variables, part, True, mutable=[STATISTICS]) for part in (x[:3], x[3:])]
+    np.testing.assert_allclose(y, np.concatenate([part for part, _ in alone]), rtol=1e-5, atol=1e-6)
+    for name in ("mean", "var"):
+        expected = np.mean([moved[STATISTICS][name] for _, moved in alone], axis=0)
+        np.testing.assert_allclose(changed[STATISTICS][name], expected, rtol=1e-5)
+    with pytest.raises(UserError, match="6 pictures do not divide into 4 shards"):
+        BatchNorm(shards=4).apply(variables, x, True, mutable=[STATISTICS])
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

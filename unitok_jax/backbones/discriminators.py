@@ -48,6 +48,8 @@ class DiscriminatorSettings:
         layers: ``patch``, ``resnet``: convolutions (blocks) of stride 2, the first one included; ``blur``, ``pool``:
             stages, each of which halves the size.
         norm: of ``patch`` alone: batch norm, as published, or group norm, which couples no pictures.
+        norm_shards: equal parts of the batch that batch norm takes its statistics of; as many as devices where it is
+            not synchronised between them. 1 takes those of the global batch.
         blur: taps of the blur, 3 to 5.
         dtype: compute type of the convolutions.
     """
@@ -56,6 +58,7 @@ class DiscriminatorSettings:
     width: int = 64
     layers: int = 3
     norm: Literal["batch", "group"] = "batch"
+    norm_shards: int = 1
     blur: int = 4
     dtype: str = "float32"
 
@@ -101,7 +104,7 @@ class PatchDiscriminator(nn.Module):
     def _normalised(self, x: Pictures, name: str, train: bool) -> Pictures:
         if self.settings.norm == "group":
             return GroupNorm(name=name)(x)
-        return BatchNorm(spread=0.02, name=name)(x, train)
+        return BatchNorm(self.settings.norm_shards, spread=0.02, name=name)(x, train)
 
 
 class DownsamplingDiscriminator(nn.Module):
