@@ -83,7 +83,10 @@ def decode_programs(setup: Setup) -> Iterator[Program]:
     with jax.set_mesh(setup.mesh):
         prefill = loop.prefill.trace(*arguments)
         yield Program("prefill", prefill)
-        places = prefill.lower().compile().output_shardings  # decoding begins from the state as prefill leaves it
+        try:
+            places = prefill.lower().compile().output_shardings  # decoding begins from the state as prefill leaves it
+        except jax.errors.JaxRuntimeError:  # no room: the plan of the prefill says so
+            return
         state = jax.tree.map(lambda x, place: x.update(sharding=place), _decode_state(*arguments), places)
         yield Program("decode step", loop.decode_chunk.trace(system, params, state, decoding, STEPS))
 
