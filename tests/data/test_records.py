@@ -52,6 +52,20 @@ def test_what_cannot_be_kept(value):
         records.encode({"x": value})
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"[1]", b"7", b"[" * 90_000, b'{"x": {"$array": ["<i4", 3]}}', b'{"x": {"$bytes": "a"}}', b'{"x": {"$array": 1}}',
+     b'{"x": {"$array": ["<i4", [-1]]}}', b'{"x": {"$array": [7, [1]]}}', b'{"x": {"$bytes": 1e999}}'],
+)  # fmt: skip
+def test_a_broken_header_is_a_bad_record(header):
+    with pytest.raises(BadExample, match="record cannot be read"):
+        records.decode(records.MAGIC + len(header).to_bytes(4, "little") + header)
+
+
+def test_text_that_is_no_unicode_is_kept():
+    assert records.decode(records.encode({"caption": "half \ud800"})) == {"caption": "half \ud800"}
+
+
 def test_object_arrays_are_never_read():
     header = b'{"x": {"$array": ["|O", [1]]}}'
     with pytest.raises(BadExample):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import tarfile
 from types import SimpleNamespace
@@ -44,6 +45,13 @@ def test_memory():
     assert [source[i]["text"] for i in range(len(source))] == ["a", "b"]
 
 
+def test_memory_that_holds_no_records():
+    source = open_source("memory", records=["text", {"text": "b"}])
+    with pytest.raises(BadExample, match="memory:0: a str, not a record"):
+        source[0]
+    assert source[1] == {"text": "b"}
+
+
 def test_jsonl_reads_any_line_and_names_the_broken(tmp_path):
     lines = [
         '{"caption": "ä one"}',
@@ -52,14 +60,15 @@ def test_jsonl_reads_any_line_and_names_the_broken(tmp_path):
         "{broken",
         '["list"]',
         '{"caption": "last"}',
+        "[" * 100_000,
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     source = pickle.loads(pickle.dumps(open_source("jsonl", path=str(tmp_path / "a.jsonl"))))
-    assert len(source) == 5
+    assert len(source) == 6
     assert source[4] == {"id": "a.jsonl:6", "caption": "last", "folder": str(tmp_path)}
     assert source[1]["id"] == "own"
     assert source[0]["caption"] == "ä one"
-    for index, line in ((2, 4), (3, 5)):
+    for index, line in ((2, 4), (3, 5), (5, 7)):
         with pytest.raises(BadExample, match=f"bad JSON line: a.jsonl:{line}"):
             source[index]
 
@@ -103,6 +112,10 @@ def test_folder_of_pictures(tmp_path):
     assert read == [("a/x/3.png", 0), ("b/1.png", 1), ("b/2.PNG", 1), ("top.png", None)]
     example = to_example("image", source[0], (), np.random.default_rng(0))
     assert example.images[0].shape == (4, 6, 3)
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(png("blue"))  # a name that is no UTF-8
+    source = pickle.loads(pickle.dumps(open_source("folder", path=str(tmp_path))))
+    (odd,) = (source[i] for i in range(len(source)) if source[i]["id"].startswith("caf"))
+    assert to_example("image", odd, (), np.random.default_rng(0)).images[0][0, 0].tolist() == [0, 0, 255]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no pictures .* below .*/empty"):
         open_source("folder", path=str(tmp_path / "empty"))
@@ -120,7 +133,9 @@ def test_llava(tmp_path):
         source[1]
 
 
-@pytest.mark.parametrize(("text", "message"), [("[1,", "is not JSON"), ('{"a": 1}', "expected a JSON list")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("[1,", "is not JSON"), ("[" * 90_000, "is not JSON"), ('{"a": 1}', "expected a JSON list")]
+)
 def test_llava_that_is_no_list(tmp_path, text, message):
     (tmp_path / "l.json").write_text(text)
     with pytest.raises(UserError, match=message):
@@ -136,7 +151,8 @@ def test_webdataset(tmp_path, kept):
     for _ in range(2):  # the second time from the kept index
         source = open_source("webdataset", **options)
         assert len(source) == 3
-        assert source[0] == {"id": "s-0.tar/a/1", "image": png("red"), "caption": "red one", "label": 3}
+        assert source[0] == {"id": "s-0.tar/a/1", "image": png("red"), "caption": "red one", "label": "3"}
+        assert to_example("image", source[0], (), np.random.default_rng(0)).label == 3
         assert source[1] == {"id": "s-1.tar/2", "image": png("blue"), "caption": "wins", "n": 5}
         with pytest.raises(BadExample, match=r"bad JSON line: s-1.tar/3.json"):
             source[2]
@@ -149,6 +165,30 @@ def test_webdataset_index_of_a_changed_shard_is_made_anew(tmp_path):
     assert len(open_source("webdataset", **options)) == 1
     tar(tmp_path / "s.tar", [(f"{i}.txt", b"x" * 999) for i in range(30)])
     assert len(open_source("webdataset", **options)) == 30
+
+
+@pytest.mark.parametrize("cut", [700, 1800, 2100, 2560])
+def test_webdataset_that_is_cut_short(tmp_path, cut, caplog):
+    """In the first file's text, the second's header, its text, and before the end mark: what came whole is read."""
+    tar(tmp_path / "whole.tar", [("1.txt", b"1" * 900), ("2.txt", b"2" * 500)])
+    (tmp_path / "s.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:cut])
+    source = open_source("webdataset", path=str(tmp_path / "s.tar"))
+    assert "s.tar is cut short or broken after" in caplog.text
+    read = []
+    for index in range(len(source)):
+        try:
+            read.append(source[index]["caption"][0])
+        except BadExample as error:
+            assert f"s.tar/{index + 1}" in error.detail or "s.tar" in error.detail
+            read.append("bad")
+    assert read == {700: ["bad"], 1800: ["1"], 2100: ["1", "bad"], 2560: ["1", "2"]}[cut]
+
+
+def test_webdataset_whose_kept_index_is_broken(tmp_path):
+    tar(tmp_path / "s.tar", [("1.txt", b"one")])
+    for broken in ("{", "[]", '{"bytes": 10240, "records": 3}'):
+        (tmp_path / "s.tar.index.json").write_text(broken)
+        assert len(open_source("webdataset", path=str(tmp_path / "s.tar"), index=str(tmp_path))) == 1
 
 
 def test_webdataset_that_is_no_tar(tmp_path):
@@ -173,6 +213,47 @@ def test_arrayrecord_of_others_is_bad(tmp_path):
     writer.close()
     with pytest.raises(BadExample, match="not a record of unitok"):
         open_source("arrayrecord", path=str(tmp_path))[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 30_000])
+def test_arrayrecord_that_is_none(tmp_path, content):
+    (tmp_path / "o.arrayrecord").write_bytes(content)
+    with pytest.raises(UserError, match=r"arrayrecord: .*Copy it, or run 'unitok tokenize', again") as told:
+        open_source("arrayrecord", path=str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
+def test_arrayrecord_with_a_damaged_chunk(tmp_path):
+    """Bytes changed in the middle of a large shard: the records beside them are read, those in them are bad."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 20_000), dtype=np.uint8)
+    records.write_shard(str(tmp_path), 0, 1, [{"caption": f"c{i}", "blob": noise[i].tobytes()} for i in range(40)])
+    (shard,) = tmp_path.glob("*.arrayrecord")
+    content = bytearray(shard.read_bytes())
+    content[200_000:200_300] = bytes(300)
+    shard.write_bytes(content)
+    source, bad = open_source("arrayrecord", path=str(tmp_path)), []
+    for index in range(40):
+        try:
+            assert source[index]["caption"] == f"c{index}"
+        except BadExample as error:
+            assert f"{tmp_path}:{index}" in error.detail
+            bad.append(index)
+    assert 1 <= len(bad) <= 3
+
+
+def test_tfds_that_cannot_decode_a_record(monkeypatch):
+    class Rows(list):
+        def __getitem__(self, index):
+            if index == 1:
+                raise RuntimeError("Only JPEG is supported")
+            return super().__getitem__(index)
+
+    tfds = SimpleNamespace(data_source=lambda name, split, data_dir: Rows([{"n": 1}, {"n": 2}]))
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", tfds)
+    source = open_source("tfds", name="own")
+    assert source[0]["n"] == 1
+    with pytest.raises(BadExample, match="record cannot be read: own/train:1: Only JPEG"):
+        source[1]
 
 
 def test_tfds_through_its_mock():
@@ -206,6 +287,12 @@ def test_tfds_that_is_not_there():
 def test_missing_files_are_named(kind):
     with pytest.raises(UserError, match="/nowhere/x"):
         open_source(kind, path="/nowhere/x")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "llava", "webdataset"])
+def test_a_folder_in_the_place_of_a_file(tmp_path, kind):
+    with pytest.raises(UserError, match=r"train\[0\]: .*cannot be read \(Is a directory\)"):
+        open_source(kind, path=str(tmp_path))
 
 
 def test_globs_without_a_file_are_named(tmp_path):

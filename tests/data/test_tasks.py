@@ -98,6 +98,13 @@ def test_image_alone_has_its_label():
     example = make("image", {"image": RED, "label": np.int64(3)})
     assert example.turns == ()
     assert (example.label, example.task) == (3, Task.NONE)
+    assert [make("image", {"image": RED, "label": value}).label for value in ("7", 2.0, -1, None)] == [7, 2, None, None]
+    assert make("caption", {"image": RED, "caption": "x", "label": "dog"}).label is None
+
+
+def test_numbers_may_be_answers():
+    record = {"image": RED, "questions": ["how many?"], "answers": [2]}
+    assert make("question", record).turns[1] == Turn("assistant", "2")
 
 
 def test_codes_stand_for_pictures():
@@ -130,6 +137,30 @@ def test_codes_stand_for_pictures():
         ("question", {"image": RED, "questions": ["a"], "answers": []}, "missing text"),
         ("conversation", {"conversations": []}, "missing text"),
         ("text", {"text": None}, "missing text"),
+        ("text", {"text": "half a pair \ud800"}, "missing text"),
+        ("caption", {"image": RED, "caption": [3]}, "missing text"),
+        ("caption", {"image": "a\0b.png", "caption": "x"}, "image missing"),
+        ("caption", {"image": "nowhere://a/b.png", "caption": "x"}, "image missing"),
+        ("caption", {"image": "a.png", "folder": 7, "caption": "x"}, "image missing"),
+        ("caption", {"image": [[RED]], "caption": "x"}, "image cannot be decoded"),
+        ("caption", {"image": np.zeros((2, 900, 3), np.uint8), "caption": "x"}, "image too large"),
+        ("question", {"image": RED, "questions": 5, "answers": [1]}, "missing text"),
+        ("question", {"image": RED, "questions": "why?", "answers": "here"}, "missing text"),
+        ("question", {"image": RED, "questions": ["a"], "answers": [None]}, "missing text"),
+        ("question", {"image": RED, "questions": [{"q": 1}], "answers": ["x"]}, "missing text"),
+        ("conversation", {"conversations": {"from": "human"}}, "missing text"),
+        ("conversation", {"conversations": [{"from": ["human"], "value": "x"}]}, "missing text"),
+        ("conversation", {"conversations": [7]}, "missing text"),
+        ("image", {"image": RED, "label": "seven"}, "other"),
+        ("image", {"image": RED, "label": [1, 2]}, "other"),
+        ("image", {"image": RED, "label": 1.5}, "other"),
+        ("image", {"image": RED, "label": float("nan")}, "other"),
+        ("image", {"image": RED, "label": 2**40}, "other"),
+        ("caption", {"codes": [1, 2, 3], "caption": "x"}, "no precomputed codes"),
+        ("caption", {"codes": [[[1], [2, 3]]], "caption": "x"}, "no precomputed codes"),
+        ("caption", {"codes": [[0.5, 1.0]], "caption": "x"}, "no precomputed codes"),
+        ("caption", {"codes": [[-1, 1]], "caption": "x"}, "no precomputed codes"),
+        ("caption", {"codes": {"a": 1}, "caption": "x"}, "no precomputed codes"),
     ],
 )
 def test_bad_records_say_why(task, record, reason):
@@ -146,6 +177,37 @@ def test_truncated_file_is_refused(tmp_path):
         (tmp_path / "cut").write_bytes(encoded(noise, kind)[:800])
         with pytest.raises(BadExample, match="image cannot be decoded"):
             pictures.decode("cut", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [struct.error("short"), zlib.error("bad"), IndexError("x"), KeyError("x"), AssertionError(), TypeError("x")],
+)
+def test_whatever_a_decoder_raises_is_a_bad_picture(error, monkeypatch):
+    def decode(*args, **options):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", decode)
+    with pytest.raises(BadExample, match="image cannot be decoded"):
+        pictures.decode(encoded(RED))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it finds
+def test_damaged_files_are_bad_pictures():
+    """Every kind of file with bytes drawn anew: some still decode, none raises anything else."""
+    rng, bad = np.random.default_rng(3), 0
+    noise = rng.integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "TGA", "PPM", "ICO"):
+        whole = bytearray(encoded(noise, kind))
+        for _ in range(30):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, min(len(whole), 120), 4):
+                damaged[place] = rng.integers(256)
+            try:
+                assert pictures.decode(bytes(damaged)).dtype == np.uint8
+            except BadExample:
+                bad += 1
+    assert bad > 50
 
 
 def test_size_bomb_is_refused():

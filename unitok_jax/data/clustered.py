@@ -156,7 +156,7 @@ def recorded_lengths(source: NamedRecords, where: str) -> Int[np.ndarray, " n"]:
             lengths[i] = int(source.source[i][field])
         except BadExample:
             continue
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(
                 f"{where}: record {i} has no number in {field!r}, by which order 'clustered' sorts; "
                 "write each row's count of ids there, or take order 'shuffled'"

@@ -65,7 +65,7 @@ def json_object(text: bytes, name: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadExample("bad JSON line", f"{name}: {error}") from None
     if not isinstance(record, dict):
         raise BadExample("bad JSON line", f"{name}: not an object")

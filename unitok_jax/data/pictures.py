@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from unitok_jax.data.example import BadExample
 
 MAX_PIXELS = 100_000_000  # more than any camera gives: a larger header is damage or a decompression bomb
+MAX_ASPECT = 100  # of the longer side to the shorter: brought to a model's height, a thinner one would fill the memory
 
 
 def decode(value: Any, folder: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -26,18 +27,25 @@ def decode(value: Any, folder: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(value, np.ndarray):
         return _rgb(_from_array(value))
     if isinstance(value, str):
-        return _from_bytes(_read(value, folder), value)
+        return _from_bytes(read(value, folder), value)
     if isinstance(value, bytes):
         return _from_bytes(value, "encoded bytes")
     raise BadExample("image cannot be decoded", f"{type(value).__name__} is neither array, bytes nor path")
 
 
-def _read(path: str, folder: str | None) -> bytes:
-    file = epath.Path(folder) / path if folder else epath.Path(path)
+def read(path: str, folder: str | None) -> bytes:
+    """The contents of a picture's file.
+
+    Raises:
+        BadExample: if it cannot be read.
+    """
     try:
+        file = epath.Path(folder) / path if folder else epath.Path(path)
         return file.read_bytes()
     except OSError as error:
-        raise BadExample("image missing", f"{file}: {error.strerror or error}") from None
+        raise BadExample("image missing", f"{path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, LookupError, ImportError) as error:  # NUL in a path, a scheme that epath cannot read
+        raise BadExample("image missing", f"{path!r}: not a path that can be read here ({error})") from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -45,17 +53,24 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = array[..., 0]
     if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or array.shape[2:] in ((3,), (4,))):
         raise BadExample("image cannot be decoded", f"array {array.dtype} {array.shape}")
+    _check_size(array.shape[1], array.shape[0], "array")
     return Image.fromarray(array)
 
 
 def _from_bytes(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadExample("image too large", f"{name}: {image.width} x {image.height}")
+            _check_size(image.width, image.height, name)
             return _rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except BadExample:
+        raise
+    except Exception as error:  # Pillow's decoders let out what they meet: struct.error, zlib.error, IndexError, ...
         raise BadExample("image cannot be decoded", f"{name}: {error}") from None
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadExample("image too large", f"{name}: {width} x {height}")
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -34,7 +34,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
         TypeError: for any other value.
     """
     blobs: list[bytes] = []
-    header = json.dumps(_pack(dict(record), blobs), ensure_ascii=False).encode()
+    header = json.dumps(_pack(dict(record), blobs), ensure_ascii=False).encode(errors="surrogatepass")
     return b"".join([MAGIC, len(header).to_bytes(4, "little"), header, *blobs])
 
 
@@ -48,9 +48,11 @@ def decode(data: bytes) -> dict[str, Any]:
         if data[:4] != MAGIC:
             raise ValueError("not a record of unitok")
         start = 8 + int.from_bytes(data[4:8], "little")
-        reader = _Blobs(memoryview(data)[start:])
-        return _unpack(json.loads(data[8:start]), reader)
-    except (ValueError, TypeError, KeyError) as error:
+        record = _unpack(json.loads(data[8:start]), _Blobs(memoryview(data)[start:]))
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+        return record
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BadExample("record cannot be read", str(error)) from None
 
 

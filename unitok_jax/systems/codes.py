@@ -1,8 +1,10 @@
 """Where visual codes enter a batch: the same function for codes that came with the data and for those of the step."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
+from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import Modality
 from unitok_jax.systems.base import Batch
 
@@ -22,3 +24,24 @@ def write_codes(batch: Batch, codes: Int[Array, "batch images n"], offset: int) 
     follows = jnp.pad(is_code[:, 1:], ((0, 0), (0, 1))) & (batch["loss_weights"] > 0)
     following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))
     return {**batch, "tokens": tokens, "targets": jnp.where(follows, following, batch["targets"])}
+
+
+def stacked(example: Example, shape: tuple[int, ...], size: int) -> Int[np.ndarray, "images *codes"]:
+    """The codes that came with an example's pictures, int32.
+
+    Args:
+        example: with codes of one picture or more.
+        shape: what each picture's are brought to; -1 is as many as there are.
+        size: codes of the tokenizer.
+
+    Raises:
+        BadExample: if the pictures' differ in number, do not have the shape or are another tokenizer's.
+    """
+    try:
+        codes = np.stack([np.reshape(one, shape) for one in example.codes])
+    except ValueError:
+        shapes = ", ".join(str(np.shape(one)) for one in example.codes)
+        raise BadExample("no precomputed codes", f"{example.id}: codes {shapes}, expected {shape} a picture") from None
+    if codes.max(initial=0) >= size:
+        raise BadExample("no precomputed codes", f"{example.id}: code {codes.max()}, the tokenizer has {size}")
+    return codes.astype(np.int32)

@@ -74,6 +74,8 @@ def _layout(
 ) -> ExampleRow:
     """The picture and its caption (the assistant's last text), padded to the text tower's length."""
     del rng
+    if not example.turns:
+        raise BadExample("missing text", f"{example.id}: the tower learns from captions, task 'image' has none")
     if len(example.images) != 1:
         raise BadExample(
             "image symbols do not match the images", f"{example.id}: expected one, has {len(example.images)}"

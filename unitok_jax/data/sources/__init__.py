@@ -53,6 +53,9 @@ def open_source(kind: str, options: Mapping[str, Any], where: str) -> RecordSour
         where: the place in the config, for messages.
 
     Raises:
-        UserError: for an unknown kind or option, or a file that does not exist.
+        UserError: for an unknown kind or option, or a file that does not exist or cannot be read.
     """
-    return from_config(source_class(kind, where), options, where)
+    try:
+        return from_config(source_class(kind, where), options, where)
+    except OSError as error:
+        raise UserError(f"{where}: {error.filename or kind}: cannot be read ({error.strerror or error})") from None

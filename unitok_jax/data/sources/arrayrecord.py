@@ -8,6 +8,7 @@ import grain
 
 from unitok_jax.data import records
 from unitok_jax.data.example import BadExample
+from unitok_jax.errors import UserError
 
 
 @dataclasses.dataclass
@@ -21,13 +22,21 @@ class Source:
     path: str
 
     def __post_init__(self):
-        self._shards = grain.sources.ArrayRecordDataSource([os.fspath(p) for p in records.find_shards(self.path)])
+        shards = [os.fspath(shard) for shard in records.find_shards(self.path)]
+        try:
+            self._shards = grain.sources.ArrayRecordDataSource(shards)
+        except (RuntimeError, ValueError) as error:  # the reader, in C++, does not say which file it was
+            reason = str(error).partition(";")[0] or "cut short or no ArrayRecord file"
+            raise UserError(f"arrayrecord: {self.path}: {reason}. Copy it, or run 'unitok tokenize', again.") from None
 
     def __len__(self) -> int:
         return len(self._shards)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        name = f"{self.path}:{index}"
         try:
-            return {"id": f"{self.path}:{index}", **records.decode(self._shards[index])}
+            return {"id": name, **records.decode(self._shards[index])}
         except BadExample as error:
-            raise BadExample(error.reason, f"{self.path}:{index}: {error.detail}") from None
+            raise BadExample(error.reason, f"{name}: {error.detail}") from None
+        except (RuntimeError, ValueError, OSError) as error:  # a damaged chunk
+            raise BadExample("record cannot be read", f"{name}: {error}") from None

@@ -1,6 +1,7 @@
 """A folder of pictures, with or without a folder for each class."""
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ class Source:
         labels = {name: number for number, name in enumerate(classes)}
         self._root = str(root)
         # As arrays: a million of Python's strings and numbers would be copied into every worker as it touches them.
-        self._names = np.array([name.encode() for name in found])
+        self._names = np.array([os.fsencode(name) for name in found])  # names need not be UTF-8
         self._labels = np.array([labels.get(name.split("/")[0], -1) for name in found], np.int32)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name, label = self._names[index].decode(), int(self._labels[index])
+        name, label = os.fsdecode(bytes(self._names[index])), int(self._labels[index])
         record = {"id": name, "image": name, "folder": self._root}
         return record | ({"label": label} if label >= 0 else {})
 

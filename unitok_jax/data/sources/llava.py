@@ -44,7 +44,7 @@ class Source:
 def _read_list(path: Any) -> list[Any]:
     try:
         items = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"llava: {path} is not JSON: {error}. Mend the file, or use kind 'jsonl' for lines.") from None
     if not isinstance(items, list):
         raise UserError(f"llava: {path}: expected a JSON list of conversations, got {type(items).__name__}.")

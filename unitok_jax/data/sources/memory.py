@@ -1,7 +1,10 @@
 """Records given in the config or by a caller in Python."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
+
+from unitok_jax.data.example import BadExample
 
 
 @dataclasses.dataclass
@@ -18,4 +21,7 @@ class Source:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self.records[index])
+        record = self.records[index]
+        if not isinstance(record, Mapping):
+            raise BadExample("record cannot be read", f"memory:{index}: a {type(record).__name__}, not a record")
+        return dict(record)

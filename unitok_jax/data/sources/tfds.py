@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from unitok_jax.data.example import BadExample
 from unitok_jax.errors import UserError
 
 
@@ -39,8 +40,12 @@ class Source:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        features = self._source[index]
-        return {"id": f"{self.name}/{self.split}:{index}", **{name: _plain(value) for name, value in features.items()}}
+        name = f"{self.name}/{self.split}:{index}"
+        try:
+            features = self._source[index]
+        except Exception as error:  # it decodes pictures, sound and more, each with exceptions of its own
+            raise BadExample("record cannot be read", f"{name}: {error}") from None
+        return {"id": name, **{feature: _plain(value) for feature, value in features.items()}}
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import posixpath
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
@@ -13,6 +14,7 @@ from unitok_jax.data import files
 from unitok_jax.errors import UserError
 
 Member = tuple[str, int, int]  # extension, first byte of the content, length
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -59,7 +61,7 @@ def _text(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _label(content: bytes, name: str) -> dict[str, Any]:
-    return {"label": int(content)} if content.strip().isdigit() else {}
+    return {"label": content.decode("utf-8", errors="replace").strip()}
 
 
 # JSON is read first, so that a caption in a file of its own wins over one among the fields.
@@ -77,26 +79,53 @@ def _index(shard: epath.Path, folder: epath.Path | None) -> list[tuple[str, list
         return _scan(shard)
     size = shard.stat().length
     kept = folder / f"{shard.name}.index.json"
-    if kept.exists():
-        known = json.loads(kept.read_text())
-        if known["bytes"] == size:
-            return [(stem, [tuple(member) for member in members]) for stem, members in known["records"]]
+    if kept.exists() and (known := _known(kept, size)) is not None:
+        return known
     records = _scan(shard)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_whole(kept, json.dumps({"bytes": size, "records": records}).encode())
     return records
 
 
-def _scan(shard: epath.Path) -> list[tuple[str, list[Member]]]:
-    records: dict[str, list[Member]] = {}
+def _known(kept: epath.Path, size: int) -> list[tuple[str, list[Member]]] | None:
+    """A kept index; None for one of another file, or a broken one."""
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                folder, base = posixpath.split(member.name)
-                stem, _, extension = base.partition(".")
-                if member.isfile() and extension.lower() in READERS:
-                    place = (extension.lower(), member.offset_data, member.size)
-                    records.setdefault(posixpath.join(folder, stem), []).append(place)
-    except tarfile.TarError as error:
-        raise UserError(f"webdataset: {shard} is no uncompressed tar file: {error}. Unpack .gz shards first.") from None
+        known = json.loads(kept.read_text())
+        if known["bytes"] == size:
+            return [(stem, [tuple(member) for member in members]) for stem, members in known["records"]]
+    except (ValueError, KeyError, TypeError):
+        log.warning("webdataset: %s is broken and made anew", kept)
+    return None
+
+
+def _scan(shard: epath.Path) -> list[tuple[str, list[Member]]]:
+    """The members of a shard by stem. One that is cut short keeps what came before the cut.
+
+    A member that the cut goes through is listed; reading it says that it is bad.
+    """
+    records: dict[str, list[Member]] = {}
+    with shard.open("rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in _members(tar):
+                    folder, base = posixpath.split(member.name)
+                    stem, _, extension = base.partition(".")
+                    if member.isfile() and extension.lower() in READERS:
+                        place = (extension.lower(), member.offset_data, member.size)
+                        records.setdefault(posixpath.join(folder, stem), []).append(place)
+                end = tar.offset
+        except tarfile.TarError as error:
+            reason = f"is no uncompressed tar file: {error}. Unpack .gz shards first."
+            raise UserError(f"webdataset: {shard} {reason}") from None
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # a whole tar file ends with empty blocks
+            log.warning("webdataset: %s is cut short or broken after %d records: copy it again", shard, len(records))
     return list(records.items())
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """What can be listed: the first header has been read, so what fails later is a cut."""
+    try:
+        yield from tar
+    except tarfile.ReadError:
+        return

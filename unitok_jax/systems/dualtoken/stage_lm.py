@@ -19,6 +19,7 @@ from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.losses.vocabulary import VocabularyLoss, sum_by_group
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
+from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.dualtoken import layout
 from unitok_jax.systems.dualtoken.config import HEADS
 from unitok_jax.systems.dualtoken.images import view
@@ -93,9 +94,8 @@ def _layout(system: Any, options: LMOptions, example: Example, rng: np.random.Ge
 def place_images(system: Any, example: Example, row: ExampleRow, rng: np.random.Generator | None) -> ExampleRow:
     """Adds the pictures that a row's slots point at, or their precomputed codes."""
     if example.codes is not None:
-        depth = system.config.depth
-        codes = [np.asarray(one, np.int32).reshape(-1, depth) for one in example.codes]
-        return dataclasses.replace(row, codes=np.stack(codes) if codes else None)
+        codes = stacked(example, (-1, system.config.depth), system.codebook_size) if example.codes else None
+        return dataclasses.replace(row, codes=codes)
     side = system.config.vit.image_size
     return dataclasses.replace(row, views={VIEW: [view(image, side, rng) for image in example.images]})
 

@@ -18,7 +18,7 @@ from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
-from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.codes import stacked, write_codes
 from unitok_jax.systems.loss_positions import by_task, score_words
 from unitok_jax.systems.tar import layout, scales
 from unitok_jax.systems.tar.config import DETOKENIZERS
@@ -115,7 +115,7 @@ def _without_prompt(example: Example, drawn: list[int]) -> tuple[Example, list[i
 def place_images(system: Any, example: Example, row: ExampleRow) -> ExampleRow:
     """Adds what a row's slots point at: the pictures, or their precomputed codes at all scales."""
     if example.codes is not None:
-        codes = np.stack([np.ravel(c) for c in example.codes]).astype(np.int32) if example.codes else None
+        codes = stacked(example, (-1,), system.codebook_size) if example.codes else None
         return dataclasses.replace(row, codes=codes)
     side = system.config.ta_tok.encoder.image_size
     return dataclasses.replace(row, views={"ta_tok": [square(image, side) for image in example.images]})

@@ -19,7 +19,7 @@ from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
 from unitok_jax.settings import from_config, near
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
-from unitok_jax.systems.codes import write_codes
+from unitok_jax.systems.codes import stacked, write_codes
 from unitok_jax.systems.loss_positions import by_task, score_words
 from unitok_jax.systems.unitoken import layout
 from unitok_jax.systems.unitoken.images import Draws, vqgan_view
@@ -139,7 +139,7 @@ def place_images(system: Any, example: Example, row: ExampleRow, answer_features
     shown = layout.featured(example, answer_features)
     views = {"siglip": [view for i in shown for view in system.feature_views(layout.picture(example, i))]}
     if example.codes is not None:
-        codes = np.stack([np.ravel(c) for c in example.codes]).astype(np.int32) if example.codes else None
+        codes = stacked(example, (-1,), system.codebook_size) if example.codes else None
         return dataclasses.replace(row, views=views, codes=codes)
     side = config.image_size
     views["vqgan"] = [vqgan_view(image, side, side, rng) for image in example.images]

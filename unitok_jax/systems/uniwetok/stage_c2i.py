@@ -19,6 +19,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.quantizers import binary
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
+from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.uniwetok.images import class_view
 
 # The recipe's parameters without weight decay, besides norms and biases; for `config.optimizer.groups`.
@@ -73,7 +74,8 @@ def _layout(system: Any, options: C2IOptions, example: Example, rng: np.random.G
     none = np.zeros(0, np.int32)
     row = ExampleRow(none, none, none.astype(np.float32), none.astype(np.int8), none, example.task, label=example.label)
     if example.codes is not None:
-        return dataclasses.replace(row, codes=np.stack(example.codes).astype(np.int32))
+        codes = stacked(example, (-1, system.config.vae.bit_groups), system.codebook_size)
+        return dataclasses.replace(row, codes=codes)
     draw = np.random.RandomState(rng.integers(2**31))
     view = class_view(example.images[0], system.config.image_size, options.random_crops, draw, options.flip)
     return dataclasses.replace(row, views={"image": [view]})

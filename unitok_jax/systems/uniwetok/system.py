@@ -28,6 +28,7 @@ from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.uniwetok import decoding, lm, stage_c2i, stage_lm, stage_tokenizer, weights
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
@@ -136,7 +137,10 @@ class UniWeTok(DecoderReading):
         return [self._coded_size(example, i, known[i] if known else None) for i in range(len(example.codes))]
 
     def _coded_size(self, example: Example, index: int, near: tuple[int, int] | None) -> tuple[int, int]:
-        count = len(example.codes[index])
+        count, *groups = np.shape(example.codes[index])
+        if groups != [self.config.vae.bit_groups]:
+            detail = f"{example.id}: codes {(count, *groups)}, expected {self.config.vae.bit_groups} a token"
+            raise BadExample("no precomputed codes", detail)
         for size in (near, *self.config.all_sizes):
             if size is not None and self.config.outputs(*size) == count:
                 return size
@@ -150,8 +154,10 @@ class UniWeTok(DecoderReading):
             views = [cover(image, *size, rng) for image, size in zip(example.images, sizes, strict=True)]
             return dataclasses.replace(row, views={"image": views})
         room, groups = self.config.tokens, self.config.vae.bit_groups
-        padded = [np.pad(codes, ((0, room - len(codes)), (0, 0))) for codes in example.codes]
-        codes = np.stack(padded).astype(np.int32) if padded else np.zeros((0, room, groups), np.int32)
+        if not example.codes:
+            return dataclasses.replace(row, codes=np.zeros((0, room, groups), np.int32))
+        padded = tuple(np.pad(codes, ((0, room - len(codes)), (0, 0))) for codes in example.codes)
+        codes = stacked(dataclasses.replace(example, codes=padded), (room, groups), self.codebook_size)
         return dataclasses.replace(row, codes=codes)
 
     def batch_codes(self, params: Params, batch: Batch) -> Float[Array, "batch images h w bits"]:
