@@ -83,10 +83,8 @@ def test_adaptive_weight_is_clipped():
     np.testing.assert_allclose(gan.adaptive_weight(jnp.float32(0), jnp.float32(1), 0.3, 10.0), 0.3)
 
 
-def test_steps():
-    steps = jnp.arange(4)
-    assert [float(gan.started(step, 2)) for step in steps] == [0, 0, 1, 1]
-    assert [float(gan.enlarged(step, 3, 2)) for step in steps] == [4, 2.5, 1, 1]
+def test_enlargement_fades():
+    assert [float(gan.enlarged(step, 3, 2)) for step in jnp.arange(4)] == [4, 2.5, 1, 1]
 
 
 def test_perceptual_distance_of_dead_features():

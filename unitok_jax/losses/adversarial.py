@@ -135,11 +135,6 @@ def adaptive_weight(
     return jax.lax.stop_gradient(jnp.clip(reconstruction / (adversarial + epsilon), lowest, highest))
 
 
-def started(step: Int[Array, ""], start: int) -> Scalar:
-    """1 from step `start` on, 0 before."""
-    return (step >= start).astype(jnp.float32)
-
-
 def enlarged(step: Int[Array, ""], ratio: float, steps: int) -> Scalar:
     """A factor that falls from ``1 + ratio`` to 1 over `steps` steps (WeTok's codebook enlargement)."""
     return 1 + ratio * jnp.maximum(0.0, 1 - step.astype(jnp.float32) / steps)

@@ -7,7 +7,7 @@ channel j, the lowest first.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
 from unitok_jax.errors import UserError
 
@@ -55,11 +55,6 @@ def from_indices(indices: Int[Array, "*positions groups"], channels: int) -> Flo
 def table(bits: int) -> Float[Array, "rows bits"]:
     """All sign vectors of a group, in the order of their integers."""
     return from_indices(jnp.arange(1 << bits)[:, None], bits)
-
-
-def pack_bits(codes: Latents) -> UInt8[Array, "*positions bytes"]:
-    """Signs as bytes, eight channels each, the lowest in the lowest bit."""
-    return to_indices(codes, codes.shape[-1] // 8).astype(jnp.uint8)
 
 
 def flip(codes: Latents, chance: Latents, share: Latents, rate: float) -> Latents:

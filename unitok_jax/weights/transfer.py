@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -237,11 +236,6 @@ def _read(link: Link, names: Mapping[str, str], upstream: Mapping[str, Shape]) -
 def _nearest(key: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
     return f"; the nearest that is there: {close[0]}" if close else ""
-
-
-def abstract_of(tree: Any) -> Any:
-    """Shapes and dtypes of a tree of arrays."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def size_of(source: Source) -> int:
