@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -237,20 +238,18 @@ def by_step(config: BitDanceConfig, x: Float[Array, "B n D"]) -> Float[Array, "r
 
 def to_tokens(config: BitDanceConfig, codes: Float[Array, "B h w bits"]) -> Float[Array, "B n C"]:
     """A map of codes as tokens in the order of prediction."""
-    b, h, w, bits = codes.shape
-    p = config.patch
-    cut = codes.reshape(b, h // p, p, w // p, p, bits).transpose(0, 1, 3, 5, 2, 4)
-    return cut.reshape(b, -1, bits * p * p)[:, config.places((h // p, w // p))]
+    p, (rows, columns) = config.patch, codes.shape[1:3]
+    raster_order = rearrange(codes, "b (h r) (w s) bits -> b (h w) (bits r s)", r=p, s=p)
+    return raster_order[:, config.places((rows // p, columns // p))]
 
 
 def to_codes(
     config: BitDanceConfig, tokens: Float[Array, "B n C"], grid: tuple[int, int]
 ) -> Float[Array, "B h w bits"]:
     """Undoes `to_tokens`; `grid` counts tokens."""
-    (rows, columns), p = grid, config.patch
     raster_order = tokens[:, np.argsort(config.places(grid))]
-    cut = raster_order.reshape(len(tokens), rows, columns, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
-    return cut.reshape(len(tokens), rows * p, columns * p, -1)
+    sizes = {"h": grid[0], "r": config.patch, "s": config.patch}
+    return rearrange(raster_order, "b (h w) (bits r s) -> b (h r) (w s) bits", **sizes)
 
 
 def init_bitdance(config: BitDanceConfig, key: Array) -> dict[str, Any]:

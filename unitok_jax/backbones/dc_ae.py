@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -86,16 +87,12 @@ class DCAEConfig:
 
 def unshuffle(x: Map) -> Mapped:
     """The four pixels of each 2x2 square as channels, those of one channel side by side: [B, h/2, w/2, 4C]."""
-    b, h, w, c = x.shape
-    squares = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4)
-    return squares.reshape(b, h // 2, w // 2, 4 * c)
+    return rearrange(x, "b (h r) (w s) c -> b h w (c r s)", r=2, s=2)
 
 
 def shuffle(x: Map) -> Mapped:
     """Undoes `unshuffle`."""
-    b, h, w, c = x.shape
-    squares = x.reshape(b, h, w, c // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)
-    return squares.reshape(b, 2 * h, 2 * w, c // 4)
+    return rearrange(x, "b h w (c r s) -> b (h r) (w s) c", r=2, s=2)
 
 
 def average_to(x: Map, channels: int) -> Mapped:

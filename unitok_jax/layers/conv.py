@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -84,18 +85,14 @@ def double(x: Map) -> Mapped:
 
 def fold(x: Map, patch: int | tuple[int, int]) -> Mapped:
     """Lays the pixels of each `patch` side by side: [B, H/p, W/p, p*p*C]; (rows, columns) where it is no square."""
-    b, h, w, c = x.shape
     rows, columns = (patch, patch) if isinstance(patch, int) else patch
-    squares = x.reshape(b, h // rows, rows, w // columns, columns, c).transpose(0, 1, 3, 2, 4, 5)
-    return squares.reshape(b, h // rows, w // columns, rows * columns * c)
+    return rearrange(x, "b (h r) (w s) c -> b h w (r s c)", r=rows, s=columns)
 
 
 def unfold(x: Map, patch: int | tuple[int, int]) -> Mapped:
     """Undoes `fold`."""
-    b, h, w, c = x.shape
     rows, columns = (patch, patch) if isinstance(patch, int) else patch
-    squares = x.reshape(b, h, w, rows, columns, -1).transpose(0, 1, 3, 2, 4, 5)
-    return squares.reshape(b, h * rows, w * columns, c // (rows * columns))
+    return rearrange(x, "b h w (r s c) -> b (h r) (w s) c", r=rows, s=columns)
 
 
 class ResnetBlock(nn.Module):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float, Int, Num
 
 from unitok_jax.layers.rope import rope_angles
@@ -29,8 +30,8 @@ def patch_raster(rows: int, columns: int, side: int) -> Int[np.ndarray, "n"]:
     """
     if rows % side or columns % side:
         raise ValueError(f"blocks of {side} x {side} do not tile {rows} x {columns}")
-    grid = np.arange(rows * columns).reshape(rows // side, side, columns // side, side)
-    return grid.transpose(0, 2, 1, 3).reshape(-1)
+    grid = np.arange(rows * columns).reshape(rows, columns)
+    return rearrange(grid, "(h r) (w s) -> (h w r s)", r=side, s=side)
 
 
 def patch_raster_places(

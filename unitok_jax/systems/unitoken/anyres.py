@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Int, UInt8
 from PIL import Image
 
@@ -83,8 +84,8 @@ def tile_order(width: int, height: int, canvas: Canvas, side: int, grid: int) ->
         Numbers of features, counted in the order (tile row, tile column, row, column), int32.
     """
     down, across = canvas[1] // side, canvas[0] // side
-    numbers = np.arange(down * across * grid * grid, dtype=np.int32).reshape(down, across, grid, grid)
-    whole = numbers.transpose(0, 2, 1, 3).reshape(down * grid, across * grid)
+    numbers = np.arange(down * across * grid * grid, dtype=np.int32)
+    whole = rearrange(numbers, "(h w r s) -> (h r) (w s)", h=down, w=across, r=grid)
     kept = whole[kept_span(width, height, whole.shape)]
     ends = np.full((len(kept), 1), ROW_END, np.int32)
     return np.concatenate([kept, ends], axis=1).ravel()
