@@ -87,6 +87,36 @@ def test_truncated_and_missing_shards(tmp_path):
     broken(tmp_path, "lacks other")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}', "[" * 90_000])
+def test_a_broken_index(tmp_path, text):
+    (tmp_path / INDEX).write_text(text)
+    broken(tmp_path, "no index")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[]", "7", "[" * 90_000, '{"a": 1}', '{"a": {"dtype": "F32", "shape": [1]}}',
+     '{"a": {"dtype": 3, "shape": [1], "data_offsets": [0, 4]}}',
+     '{"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}}',
+     '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
+     '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+     '{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}'],
+)  # fmt: skip
+def test_a_broken_header(tmp_path, header):
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(8))
+    broken(tmp_path / "x.safetensors", "not a safetensors file|the file is broken")
+
+
+def test_a_torch_file_that_is_cut_short(tmp_path):
+    save_torch(InMemory(TENSORS), tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for length in range(8, len(whole), len(whole) // 7):
+        (tmp_path / "x.pt").write_bytes(whole[:length])
+        broken(tmp_path / "x.pt", "cut short")
+    (tmp_path / "x.pt").write_bytes(whole[200:])  # the zip's directory without its beginning
+    broken(tmp_path / "x.pt", "broken")
+
+
 class Failing(InMemory):
     def read(self, key):
         if key == "mask":

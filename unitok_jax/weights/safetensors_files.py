@@ -87,7 +87,7 @@ class SafetensorsFolder:
     def __init__(self, folder: Path):
         index = folder / INDEX
         if index.exists():
-            places = json.loads(index.read_text())["weight_map"]
+            places = _places(index)
             files = {name: _open_shard(folder, name) for name in dict.fromkeys(places.values())}
             self._files = {key: files[name] for key, name in places.items()}
             _check_index(folder, files, places)
@@ -178,12 +178,30 @@ def _bytes(source: Source, key: str) -> int:
 
 def _parsed(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        return json.loads(text)
-    except ValueError:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: not a safetensors file (its header is not JSON)") from None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: not a safetensors file (its header is a {type(header).__name__}, not an object)")
+    return header
 
 
-def _check(path: Path, key: str, entry: dict[str, Any], size: int) -> None:
+def _places(index: Path) -> dict[str, str]:
+    """The file of each key."""
+    try:
+        places = json.loads(index.read_bytes())["weight_map"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        places = None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f"{index}: no index (expected JSON with a weight_map of files by key); download it again")
+    return places
+
+
+def _check(path: Path, key: str, entry: Any, size: int) -> None:
+    if not _is_entry(entry):
+        raise UserError(
+            f"{path}: {key} has no dtype, shape and data_offsets as the format has them; the file is broken"
+        )
     if entry["dtype"] not in DTYPES:
         raise UserError(f"{path}: {key} has type {entry['dtype']}; known: {', '.join(DTYPES)}")
     start, end = entry["data_offsets"]
@@ -191,6 +209,16 @@ def _check(path: Path, key: str, entry: dict[str, Any], size: int) -> None:
         raise UserError(f"{path}: {key} spans {end - start} bytes, its shape {entry['shape']} needs another number")
     if end > size:
         raise UserError(f"{path}: cut short ({key} ends at byte {end} of {size}); download or export it again")
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether what the header says of a tensor has the form that the format gives it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        return False
+    return all(isinstance(number, int) and number >= 0 for number in (*shape, *offsets))
 
 
 def _open_shard(folder: Path, name: str) -> SafetensorsFile:

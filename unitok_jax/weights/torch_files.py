@@ -9,6 +9,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,6 +80,13 @@ Places = dict[str, tuple[int, int]]  # storage key -> (offset in the file, bytes
 
 
 def _read_zip(path: Path) -> tuple[Any, Places]:
+    try:
+        return _open_zip(path)
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: broken ({error}); download it again") from None
+
+
+def _open_zip(path: Path) -> tuple[Any, Places]:
     with zipfile.ZipFile(path) as archive:
         root = next((name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("data.pkl")), None)
         if root is None:
@@ -101,7 +109,10 @@ def _place(file: BinaryIO, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 def _read_legacy(path: Path) -> tuple[Any, Places]:
     with path.open("rb") as file:
-        if file.read(1) != b"\x80":
+        start = file.read(4)
+        if start == b"PK\x03\x04":
+            raise UserError(f"{path}: cut short (a torch file whose end is missing); download it again")
+        if start[:1] != b"\x80":
             raise UserError(f"{path}: neither a safetensors nor a torch file")
         file.seek(0)
         if _load(path, file) != LEGACY_MAGIC:
