@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from unitok_jax.data import pipeline
-from unitok_jax.data.batches import skipped_by_reason, train_batches, validation_batches
+from unitok_jax.data.bad_share import by_reason
+from unitok_jax.data.batches import train_batches, validation_batches
 from unitok_jax.data.example import REASONS
 from unitok_jax.data.row_streams import RowStream, Shape
 from unitok_jax.errors import UserError
@@ -196,7 +197,7 @@ def test_bad_examples_are_skipped_counted_and_named(folder, caplog):
     with caplog.at_level(logging.WARNING):
         batches = validation_batches(settings, "v", toys.spec(), toys.layout, batch_size=5, seed=0)
         assert sum(int((batch["segments"].max(1) > 0).sum()) for batch, _ in batches) == 90
-    assert skipped_by_reason(batches.skipped) == {
+    assert by_reason(batches.skipped.sum(0)) == {
         "bad JSON line": 1,
         "missing text": 1,
         "image missing": 1,
@@ -224,6 +225,29 @@ def test_too_many_bad_examples_stop_the_run():
     fine = start(train=[{**TEXTS, "records": records}], options={"max_bad_share": 0.25})
     for _ in range(60):
         next(fine)
+
+
+def test_processes_judge_the_bad_examples_of_all():
+    """One reads good rows, the other bad ones: neither stops alone, both stop at the sum."""
+    records = [{"text": ""} if i % 4 else record for i, record in enumerate(toys.texts(20))]
+    settings = toys.settings(validation={"v": [{**TEXTS, "records": records * 10}]}, max_bad_share=0.6)
+    mine = []
+    for rows in ([0], [1, 2, 3]):
+        batches = validation_batches(settings, "v", toys.spec(), toys.layout, batch_size=4, seed=0, rows=rows)
+        assert len(list(batches)) == 50
+        mine.append(batches)
+    assert [batches.tally[:2].tolist() for batches in mine] == [[50, 0], [150, 0]]
+    total = sum(batches.tally for batches in mine)
+    for batches in mine:
+        with pytest.raises(
+            UserError, match=r"150 of 200 examples are bad \(150 missing text\), more than max_bad_share=0.6"
+        ):
+            batches.refuse_too_many_bad(total)
+    mine[0].refuse_too_many_bad(mine[0].tally)
+    hopeless = start(train=[{**TEXTS, "records": [{"text": ""}]}], rows=[0])
+    next(hopeless)
+    with pytest.raises(UserError, match="100 of 100 examples are bad"):
+        hopeless.refuse_too_many_bad(hopeless.tally)
 
 
 def test_nothing_but_bad_examples_stops_the_run():

@@ -37,6 +37,24 @@ def source(tmp_path):
     return made
 
 
+def test_a_record_that_cannot_be_kept_is_skipped(pipeline, tmp_path):
+    odd = [{"image": IMAGES[0], "$key": 1}, {"image": IMAGES[1], "when": object()}, {"image": "a\0b"}]
+    counts = tokenize_source(pipeline, [*odd, {"image": IMAGES[2]}], str(tmp_path / "out"), META, shards=1)
+    assert counts == Counter({"written": 1, "record cannot be read": 2, "image missing": 1})
+
+
+def test_too_many_bad_records_stop_the_job(pipeline, tmp_path):
+    """After 100 records; the shard that is being written does not appear."""
+    source = [{"image": IMAGES[i % 9]} if i % 5 else {"image": b"broken"} for i in range(120)]
+    with pytest.raises(
+        UserError, match=r"--source: 2\d of 1\d\d examples are bad \(2\d image cannot be decoded\), more than"
+    ):
+        tokenize_source(pipeline, source, str(tmp_path / "out"), META, shards=2)
+    assert [path.name for path in (tmp_path / "out").glob("*.arrayrecord")] == [records.shard_name(0, 2)]
+    counts = tokenize_source(pipeline, source, str(tmp_path / "out"), META, shards=2, max_bad_share=0.25)
+    assert counts["written"] == 48
+
+
 def _read_all(folder):
     shards = open_source("arrayrecord", {"path": str(folder)}, "test")
     return [shards[i] for i in range(len(shards))]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import training_toy as toy
 from ports import free_port
 
 from unitok_jax import cli
@@ -80,6 +81,15 @@ def test_a_notice_to_one_process_saves_and_stops_all(alone, tmp_path):
     assert 3 <= saved < 12
     run(tmp_path, 1, 4, mesh=MESHES[2], checkpoint_every=100)
     assert_as(alone, tmp_path)
+
+
+def test_too_many_bad_examples_stop_all_processes(tmp_path):
+    """Every bad example lies among the rows of one process; all end by themselves with the same line."""
+    records = [{"text": ""} if i % 8 >= 4 and i % 3 else {"text": "1 2 3 4"} for i in range(400)]
+    data = toy.config()["data"] | {"validation": {"v": [{"kind": "memory", "task": "text", "records": records}]}}
+    for code, text in ends(start(tmp_path, 2, 2, mesh=MESHES[0], steps=2, eval_every=2, data=data)):
+        assert code == 1, text
+        assert "133 of 400 examples are bad (133 missing text), more than max_bad_share=0.1" in text
 
 
 def test_kill_of_one_process_in_mid_save_loses_nothing(tmp_path):

@@ -140,6 +140,13 @@ def _tokenize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ArrayRecord shards; may be gs://")
     parser.add_argument("--shards", type=int, default=1, help="how many files (default: %(default)s)")
     parser.add_argument("--drop-pictures", action="store_true", help="keep codes only, not the pictures beside them")
+    parser.add_argument(
+        "--max-bad-share",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="stop if more of the records cannot be read, once 100 were read (default: %(default)s)",
+    )
 
 
 def _import(parser: argparse.ArgumentParser) -> None:

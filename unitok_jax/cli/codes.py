@@ -33,6 +33,7 @@ def tokenize(args: argparse.Namespace) -> None:
             meta,
             shards=args.shards,
             keep_pictures=not args.drop_pictures,
+            max_bad_share=args.max_bad_share,
             process=(jax.process_index(), jax.process_count()),
             progress=_tell,
         )

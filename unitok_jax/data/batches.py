@@ -14,6 +14,7 @@ from absl import flags
 from jaxtyping import Int64
 
 from unitok_jax.data import packing, pipeline
+from unitok_jax.data.bad_share import by_reason, refuse_too_many_bad
 from unitok_jax.data.clustered import Buckets, ClusteredEpochs
 from unitok_jax.data.example import REASONS
 from unitok_jax.data.packing import HostBatch
@@ -25,7 +26,6 @@ from unitok_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 NAMED = 3  # bad examples of each reason that the log names
-ENOUGH = 100  # examples read before the share of bad ones is judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
         max_bad_share: float,
         count: int | None,
         spec: RowSpec,
+        alone: bool,
     ):
         self.cursors, self.skipped, self.count = cursors, skipped, count
-        self._parts, self._max_bad_share, self._made, self._spec = list(parts), max_bad_share, 0, spec
-        self._start = (int(cursors.sum()), int(skipped.sum()))
+        self._parts, self._max_bad_share, self._made = list(parts), max_bad_share, 0
+        self._spec, self._alone = spec, alone
+        self._start, self._hopeless = self._read(), False
         self._named: Counter[str] = Counter()
         self._close = weakref.finalize(self, _close, self._parts)  # at exit too, while Grain's modules still exist
 
@@ -74,7 +76,9 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
         self._made += 1
         self._name_bad(parts)
         self.cursors, self.skipped = (np.concatenate([part[key] for part in parts]) for key in ("cursors", "skipped"))
-        self._refuse_too_many_bad(any(part["hopeless"] for part in parts))
+        self._hopeless |= any(part["hopeless"] for part in parts)
+        if self._alone:
+            self.refuse_too_many_bad(self.tally)
         batch = _concatenate([part["batch"] for part in parts])
         return batch, BatchInfo(self.cursors, self.skipped, packing.unused(batch, self._spec))
 
@@ -89,26 +93,34 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
             if self._named[reason] <= NAMED:
                 log.warning("skipped an example: %s", text)
 
-    def _refuse_too_many_bad(self, hopeless: bool) -> None:
-        read, skipped = int(self.cursors.sum()) - self._start[0], int(self.skipped.sum()) - self._start[1]
-        if hopeless or (read >= ENOUGH and skipped > self._max_bad_share * read):
+    @property
+    def tally(self) -> Int64[np.ndarray, " n"]:
+        """What was read since the start: examples, 1 if a row finds none that is good, bad ones as `REASONS`."""
+        read, *skipped = self._read() - self._start
+        return np.array([read, self._hopeless, *skipped], np.int64)
+
+    def refuse_too_many_bad(self, tally: Int64[np.ndarray, " n"]) -> None:
+        """Judges a tally. Where other processes read other rows, all judge the sum of theirs, and stop together.
+
+        Raises:
+            UserError: if more than `max_bad_share` are bad.
+        """
+        read, hopeless, *skipped = tally.tolist()
+        try:
+            bad = by_reason(np.array(skipped, np.int64))
+            refuse_too_many_bad(read, bad, self._max_bad_share, "max_bad_share", "config.data", bool(hopeless))
+        except UserError:
             self.close()
-            by_reason = ", ".join(f"{count} {reason}" for reason, count in self._named.most_common())
-            raise UserError(
-                f"config.data: {skipped} of {read} examples are bad ({by_reason}), more than "
-                f"max_bad_share={self._max_bad_share}. Mend the data (the log names some) or raise max_bad_share."
-            )
+            raise
+
+    def _read(self) -> np.ndarray:
+        return np.array([self.cursors.sum(), *self.skipped.sum(0)])
 
 
 def _close(parts: list[grain.DatasetIterator]) -> None:
     for part in parts:
         part.close()
     parts.clear()
-
-
-def skipped_by_reason(skipped: Int64[np.ndarray, "rows reasons"]) -> dict[str, int]:
-    """Bad examples by reason, those that occurred."""
-    return {reason: int(count) for reason, count in zip(REASONS, skipped.sum(0), strict=True) if count}
 
 
 def train_batches(
@@ -133,7 +145,8 @@ def train_batches(
         cursors, skipped: the state of these rows to continue from; the beginning by default.
 
     Raises:
-        UserError: for a bad config or missing files; later, for too many bad examples.
+        UserError: for a bad config or missing files; later, for too many bad examples, unless other processes read
+            other rows (see `Batches.refuse_too_many_bad`).
     """
     records = pipeline.open_entries(settings.train, "config.data.train")
     if settings.order == "shuffled":
@@ -188,7 +201,8 @@ def _batches(
         parts.append(_prefetched(streams, settings))
     for part in parts:
         part.start_prefetch()
-    return Batches(parts, cursors, skipped, settings.max_bad_share, count, shape.spec)
+    alone = len(np.unique(rows)) == shape.batch
+    return Batches(parts, cursors, skipped, settings.max_bad_share, count, shape.spec, alone)
 
 
 def _prefetched(streams: RowStreams, settings: DataSettings) -> grain.DatasetIterator:

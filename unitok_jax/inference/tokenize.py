@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from unitok_jax.data import pictures, records
+from unitok_jax.data.bad_share import refuse_too_many_bad
 from unitok_jax.data.example import BadExample
 from unitok_jax.data.sources import RecordSource
 from unitok_jax.inference.pipeline import Pipeline
@@ -31,6 +31,7 @@ def tokenize_source(
     *,
     shards: int,
     keep_pictures: bool = True,
+    max_bad_share: float = 0.1,
     process: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
 ) -> Counter[str]:
@@ -43,6 +44,7 @@ def tokenize_source(
         meta: what makes the codes (system, weights, source): a folder holds one such set.
         shards: how many there are in all.
         keep_pictures: whether records keep their pictures beside the codes, as systems that also read features need.
+        max_bad_share: the share of bad records, once this process has read 100, above which it stops.
         process: (index, number of processes).
         progress: told (records passed, records of this process) after each batch.
 
@@ -51,23 +53,25 @@ def tokenize_source(
         those of an earlier run included.
 
     Raises:
-        UserError: if `folder` holds the shards of another job.
+        UserError: if `folder` holds the shards of another job, or too many records are bad; the shard that was being
+            written is then left out, those before it stay.
     """
     meta = {**meta, "records": len(source), "pictures": keep_pictures}
     mine = range(process[0], shards, process[1])
     lacking = [shard for shard in records.start_shards(folder, meta, shards) if shard in mine]
     spans = {shard: records.shard_span(len(source), shards, shard) for shard in lacking}
-    total, passed = sum(map(len, spans.values())), 0
+    total, passed, bad = sum(map(len, spans.values())), 0, Counter()
     for shard, span in spans.items():
+        skipped: Counter[str] = Counter()
 
-        def tell(read: int, before: int = passed) -> None:
+        def tell(read: int, before: int = passed, bad: Counter[str] = bad, skipped: Counter[str] = skipped) -> None:
+            refuse_too_many_bad(before + read, bad + skipped, max_bad_share, "--max-bad-share", "--source")
             if progress:
                 progress(before + read, total)
 
-        skipped: Counter[str] = Counter()
         encoded = encode_records(pipeline, source, span, keep_pictures, skipped, tell)
         records.write_shard(folder, shard, shards, encoded, skipped)
-        passed += len(span)
+        passed, bad = passed + len(span), bad + skipped
     return records.read_counts(folder, shards, mine)
 
 
@@ -79,7 +83,10 @@ def encode_records(
     skipped: Counter[str],
     tell: Callable[[int], None],
 ) -> Iterator[dict[str, Any]]:
-    """The records of one shard with their ``codes``, one array a picture; bad records are left out and counted."""
+    """The records of one shard with their ``codes``, one array a picture; bad records are left out and counted.
+
+    `tell` is called with the records read so far, before the last of them are handed on.
+    """
     named = 0
     for start in range(0, len(span), pipeline.settings.batch_size):
         read = []
@@ -91,8 +98,8 @@ def encode_records(
                 named += 1
                 if named <= NAMED:
                     log.warning("skipped record %d: %s", index, error)
-        yield from _with_codes(pipeline, read)
         tell(min(start + pipeline.settings.batch_size, len(span)))
+        yield from _with_codes(pipeline, read)
 
 
 def _with_codes(pipeline: Pipeline, read: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Iterator[dict[str, Any]]:
@@ -117,15 +124,13 @@ def _read(record: Mapping[str, Any], keep_pictures: bool, index: int) -> tuple[d
             rest[name] = values if several else values[0]
     if not found:
         raise BadExample("image missing", f"{rest['id']}: none of {', '.join(FIELDS)}")
+    try:
+        records.encode({name: value for name, value in rest.items() if name not in FIELDS})
+    except TypeError as error:
+        raise BadExample("record cannot be read", f"{rest['id']}: {error}") from None
     return rest, found
 
 
 def _contents(value: Any, folder: str | None) -> Any:
     """The picture itself in the place of its path, so that shards stand alone."""
-    if not isinstance(value, str):
-        return value
-    file = epath.Path(folder) / value if folder else epath.Path(value)
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BadExample("image missing", f"{file}: {error.strerror or error}") from None
+    return pictures.read(value, folder) if isinstance(value, str) else value

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from unitok_jax.data.batches import Batches, train_batches, validation_batches
@@ -45,8 +46,18 @@ class Feed:
     def validation(self, name: str) -> Iterator[Batch]:
         """Every example of a validation set, once."""
         spec, layout = self._stage.spec, self._stage.layout
-        for batch, _ in validation_batches(self._settings, name, spec, layout, **self._common):
+        batches = validation_batches(self._settings, name, spec, layout, **self._common)
+        for batch, _ in batches:
             yield self._put(batch)
+        _agree(batches)
+
+    def check(self) -> None:
+        """Sees whether too many of the training examples were bad; all processes call it at the same steps.
+
+        Raises:
+            UserError: on all of them, if so.
+        """
+        _agree(self._batches)
 
     @property
     def validation_names(self) -> tuple[str, ...]:
@@ -75,3 +86,9 @@ class Feed:
 
     def _put(self, batch: Any) -> Any:
         return to_global(batch, self._sharding, self._size, self._rows)
+
+
+def _agree(batches: Batches) -> None:
+    """Judges the bad examples of all processes, so that none stops while the others wait for it."""
+    tallies = multihost_utils.process_allgather(batches.tally.astype(np.int32))
+    batches.refuse_too_many_bad(tallies.astype(np.int64).sum(0))

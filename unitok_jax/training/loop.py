@@ -101,6 +101,7 @@ def train(
                 row |= progress.row(step, row)
                 writer.write(step, row)
                 progress.tell(step, row)
+                feed.check()
                 _stop_if_not_finite(config, step, row)
             with progress.paused():
                 if _due(config.eval_every, step, last):
