@@ -12,6 +12,13 @@ from ml_collections import ConfigDict
 
 from configs.unitoken import mixtures, parts
 
+PROMPTS = (  # drawn at every thousandth step into the workdir's samples/
+    "a red apple on a wooden table",
+    "a lighthouse on a cliff at dusk",
+    "two cats asleep on a blue sofa",
+    "a watercolour of a street in the rain",
+)
+
 
 def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg)
@@ -28,4 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
     stage1 = "runs/unitoken/base_stage1"
     config.init_from = dict(lm=stage1, vit=stage1, adapter=stage1, vqgan=stage1)
     config.fresh = ()
+    config.samples = dict(prompts=PROMPTS)
+    config.sample_every = 1000
     return parts.stage(flags, config)

@@ -1,14 +1,16 @@
 """What a run looks like while it trains: the same pictures and prompts, every so many steps."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from unitok_jax.data import pictures
-from unitok_jax.data.sources import open_source
+from unitok_jax.data import fields
+from unitok_jax.data.example import BadExample
+from unitok_jax.data.sources import RecordSource, open_source
 from unitok_jax.errors import UserError, writing
 from unitok_jax.evaluation import files
 from unitok_jax.evaluation.sheets import save_picture
@@ -26,7 +28,7 @@ class SampleSettings:
     Attributes:
         prompts: drawn, with the seeds 0, 1, 2, ...
         source: a source of pictures, ``{"kind": ..., options}``.
-        caption: how many of its first pictures are described.
+        caption: how many of its first pictures are described; those that cannot be read are passed over.
         reconstruct: how many of its first pictures are taken through their codes and back.
     """
 
@@ -44,7 +46,7 @@ class SampleSheets:
         workdir: a local or bucket path.
 
     Raises:
-        UserError: for an unknown key of `config.samples`, or a picture that cannot be read.
+        UserError: for an unknown key of `config.samples`, or a source without a picture that can be read.
     """
 
     def __init__(self, config: Mapping[str, Any], workdir: epath.PathLike):
@@ -88,4 +90,17 @@ def _images(settings: SampleSettings) -> list[Any]:
         raise UserError("config.samples.source.kind: missing; captions and reconstructions need a source of pictures")
     options = {name: value for name, value in settings.source.items() if name != "kind"}
     source = open_source(settings.source["kind"], options, "config.samples.source")
-    return [pictures.decode(source[i]["image"]) for i in range(min(count, len(source)))]
+    found = list(itertools.islice(_readable(source), count))
+    if not found:
+        raise UserError(
+            "config.samples.source: none of its records has a picture that can be read; name another source"
+        )
+    return found
+
+
+def _readable(source: RecordSource) -> Iterator[Any]:
+    for index in range(len(source)):
+        try:
+            yield fields.images(source[index], ("image",))[0]
+        except BadExample:
+            continue
