@@ -118,6 +118,18 @@ def test_validation_may_have_a_loss_of_its_own():
     assert float(aux["loss/fit"].compute()) == 7
 
 
+def test_validation_weighs_batches_by_what_they_hold():
+    """The last batch of a set is filled with padding: its mean counts for the one row that it has."""
+    made = setup()
+    state, step = made.first_state(), made.eval_step()
+    nothing = np.zeros((4, 1), np.float32)
+    last = BATCH | {"tokens": BATCH["tokens"][::-1].copy(), "loss_weights": np.eye(4, 1, dtype=np.float32)}
+    with jax.set_mesh(made.mesh):
+        losses = [step(state, batch)["loss/fit"] for batch in (BATCH, last, BATCH | {"loss_weights": nothing})]
+    rows = np.concatenate([BATCH["tokens"][1:], BATCH["tokens"][3:]]).astype(float)
+    close(losses[0].merge(losses[1]).merge(losses[2]).compute(), ((rows @ toy.WEIGHTS) ** 2).mean())
+
+
 def test_moving_average():
     made = setup(ema={"decay": 0.9})
     state, _ = run(made, [BATCH])

@@ -82,16 +82,23 @@ def make_train_step(
 
 
 def make_eval_step(stage: Stage, mesh: Mesh, seed: int) -> EvalStep:
-    """Builds ``(state, batch) -> aux``: every phase's loss and metrics, with the averaged parameters."""
+    """Builds ``(state, batch) -> aux``: every phase's loss and metrics, with the averaged parameters.
+
+    A loss is a mean over what the batch's normalisers count, and the mean over batches weighs it by that count: the
+    last batch of a set, filled with padding, weighs what it holds.
+    """
 
     def eval_step(state: TrainState, batch: Batch) -> Aux:
         params, carry, aux, model_state = average_params(state), {}, {}, state.state
-        batch = float_pixels(batch | {"totals": stage.counts(batch)})
+        totals = stage.counts(batch)
+        weight = jnp.float32(sum(totals.values()))
+        batch = float_pixels(batch | {"totals": totals})
         for number, phase in enumerate(stage.phases):
             key = jax.random.fold_in(jax.random.key(seed), number)
             loss_of = phase.evaluate or phase.loss
             loss, phase_aux, model_state, carry = loss_of(params, model_state, batch, key, carry)
-            aux = _join(aux, phase_aux | {f"loss/{phase.name}": metrics.Average.from_model_output(loss)})
+            total = jnp.where(weight > 0, loss * weight, 0)
+            aux = _join(aux, phase_aux | {f"loss/{phase.name}": metrics.Average(total=total, count=weight)})
         return aux
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))
