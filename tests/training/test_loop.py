@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-import random
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import training_toy as toy
+from kills import run_killed
 
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
@@ -77,23 +76,36 @@ def test_a_run_goes_on_after_a_crash(unkilled, tmp_path, capsys):
     assert rows(tmp_path) == rows(workdir)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_kill_at_any_moment(unkilled, tmp_path, times):
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ("saved", "restore"),
+        pytest.param(("start-up", "compile", "saved", "restore", "save", "restore", "steps"), marks=pytest.mark.slow),
+    ],
+)
+def test_kill_at_any_moment(unkilled, tmp_path, moments):
     """kill -9, again and again, until a run gets to its end."""
-    draw, kills = random.Random(times), 0
-    while True:
-        process = subprocess.Popen(command(tmp_path, pace="0.03"), stderr=subprocess.PIPE, text=True)
-        if kills < times:
-            next(line for line in process.stderr if ": step " in line)
-            time.sleep(draw.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        _, errors = process.communicate(timeout=300)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors[-2000:]
+    kills = run_killed(command(tmp_path, pace="0.03"), tmp_path, moments, seed=len(moments))
+    assert len(kills) >= len(moments) - 1, "the last one may come after the end"
     assert rows(tmp_path) == rows(unkilled[0])
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+
+
+@pytest.mark.slow
+def test_kill_of_the_demos_tokenizer(tmp_path):
+    """The whole command with a real recipe, at a smaller size: its figures too are those of an unkilled run."""
+    small = {"model.vqgan.channels": 8, "model.vqgan.z_channels": 8, "model.vqgan.groups": 4, "data.batch_size": 4}
+    small |= {"steps": 60, "log_every": 5, "checkpoint_every": 5, "eval_every": 0}
+    options = [f"--config.{name}={value}" for name, value in small.items()]
+    recipe = ["--config", str(Path(__file__).parents[2] / "configs" / "demo" / "tokenizer.py")]
+    unitok = [sys.executable, "-m", "unitok_jax.cli", "train", *recipe, *options, "--workdir"]
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_killed([*unitok, str(whole)], whole, (), seed=0, env=env) == []
+    moments = ("compile", "saved", "restore", "save")
+    assert run_killed([*unitok, str(killed)], killed, moments, seed=5, env=env) == list(moments)
+    assert rows(killed) == rows(whole)
+    assert rows(whole)[-1]["step"] == 60
 
 
 def test_several_devices_give_the_same_run(unkilled, tmp_path):
@@ -151,7 +163,18 @@ def test_other_config_in_the_workdir(unkilled):
         ({"fresh": ["net", "fixed", "old"]}, r"no part 'old'"),
         ({"compute_dtype": "float16"}, r"expected float32 or bfloat16"),
         ({"model": {"bad_from": 0}, "max_nonfinite": 3}, r"step 4: .*phase fit not finite in 4 steps in a row"),
-        ({"fresh": ["fixed"], "init_from": {"net": "nowhere"}}, r"nowhere: no checkpoint there"),
+        (
+            {"fresh": ["fixed"], "init_from": {"net": "nowhere"}},
+            r"config.init_from.net: nowhere: no such file or folder",
+        ),
+        (
+            {"fresh": ["fixed"], "init_from": {"net": "ckpts/Lumina"}},
+            r"init_from.net: ckpts/Lumina: no such file.*Lumina@main",
+        ),
+        (
+            {"fresh": ["fixed"], "init_from": {"net": "./x/y.pth"}},
+            r"init_from.net: ./x/y.pth: no such file or folder$",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(changes, words, tmp_path):
