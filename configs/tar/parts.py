@@ -5,7 +5,7 @@
     pretrain.py:7b                   the larger language model (default: 1.5B)
     ar.py:512                        the resolution, where a recipe has several (default: 256)
     ar.py:data=/mnt/sets             where the WebDataset shards and JSONL files lie (default: data)
-    ar.py:weights=gs://b/ckpts       where the published checkpoints lie (default: ckpts)
+    ar.py:weights=/mnt/ckpts         where the published checkpoints lie (default: ckpts)
     ar.py:tiny                       a model of a few thousand parameters and two steps, to try the path
 
 Schedules count their warm-up in steps; the paper gives it in epochs of one pass over the data.

@@ -7,7 +7,7 @@
     base_stage2.py:packed                several examples a row
     base_stage2.py:bucketed              one a row as released, batches of similar length in rows of few lengths
     base_stage2.py:data=/mnt/sets        where the JSONL files of mixtures.py lie (default: data)
-    base_stage2.py:weights=gs://b/ckpts  where the published checkpoints lie (default: ckpts)
+    base_stage2.py:weights=/mnt/ckpts    where the published checkpoints lie (default: ckpts)
     base_stage2.py:tiny                  a model of a few thousand parameters and two steps, to try the path
 """
 

@@ -2,7 +2,7 @@
 
 `arg` is words with commas between; each recipe adds its own:
 
-    tokenizer.py:weights=gs://b/ckpts    where the published checkpoints lie (default: ckpts)
+    tokenizer.py:weights=/mnt/ckpts      where the published checkpoints lie (default: ckpts)
     tokenizer.py:data=/mnt/sets          where the data lies (default: data)
     tokenizer.py:tiny                    a model of a few thousand parameters and two steps, to try the path
 """

@@ -1,5 +1,6 @@
 """`unitok import` and `unitok export`: there and back bit by bit, told apart by keys, and every mistake in one line."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,6 +8,8 @@ import pickle
 import shutil
 
 import huggingface_hub
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,7 +17,10 @@ from PIL import Image
 from tiny_release import MODEL, make_run
 
 from unitok_jax import cli
+from unitok_jax.cli.models import load_pipeline
 from unitok_jax.systems import base
+from unitok_jax.training.checkpoints import Checkpoints
+from unitok_jax.training.state import TrainState
 from unitok_jax.training.workdir import stored_leaves
 from unitok_jax.weights import safetensors_files
 from unitok_jax.weights.containers import open_source
@@ -23,7 +29,7 @@ from unitok_jax.weights.safetensors_files import INDEX, save_folder
 from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.torch_files import TorchFile
 from unitok_jax.weights.torch_writer import save_torch
-from unitok_jax.weights.transfer import export_tree, nested
+from unitok_jax.weights.transfer import export_tree, flat, nested
 
 CODES = "tokenizer/vqgan.ckpt"
 
@@ -101,6 +107,25 @@ def test_an_export_is_sharded_described_and_typed(home, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_step_by_itself_is_exported_and_inspected(home, tmp_path, capsys):
+    """A step's directory, copied away from its run and renamed: it has its config inside."""
+    config = json.loads((home / "run" / "config.json").read_text())
+    params = nested(leaves_of(home / "run"))
+    state = TrainState(jnp.int32(7), jnp.int32(0), params, {"seen": jnp.zeros(())}, {}, {})
+    with contextlib.closing(Checkpoints(tmp_path / "run", 1)) as checkpoints:
+        checkpoints.save(7, jax.tree.map(jnp.asarray, state), {"cursors": jnp.zeros(2, jnp.int32)}, config)
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "7", tmp_path / "best")
+    shutil.rmtree(tmp_path / "run")
+    unitok("export", "--checkpoint", tmp_path / "best", "--out", tmp_path / "out", "--max-shard-size", "80kB")
+    assert "step 7 of a training run" in (tmp_path / "out" / "README.md").read_text()
+    for file in (home / "released").rglob("*.safetensors"):
+        assert (tmp_path / "out" / file.relative_to(home / "released")).read_bytes() == file.read_bytes()
+    code, out, err = run(capsys, "inspect", tmp_path / "best")
+    assert code == 0 and "one step of a run" in out, err
+    pipeline, _ = load_pipeline(tmp_path / "best")
+    same(leaves_of(home / "run"), {path: np.asarray(leaf) for path, leaf in flat(pipeline.params).items()})
+
+
 def test_types_are_kept(tmp_path):
     (tmp_path / "run").mkdir()
     make_run(tmp_path / "run", dtype=ml_dtypes.bfloat16)

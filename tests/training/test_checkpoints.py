@@ -2,19 +2,24 @@
 
 import contextlib
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_toy as toy
+from orbax.checkpoint._src.path import gcs_utils
 
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
+from unitok_jax.training import setup as setup_module
 from unitok_jax.training.checkpoints import Checkpoints, find_step, load_parts
 from unitok_jax.training.config import read_config
 from unitok_jax.training.loop import train
 from unitok_jax.training.setup import prepare
+from unitok_jax.training.workdir import STEP_CONFIG, origins_of, read_workdir, step_number, stored_leaves, workdir_of
+from unitok_jax.weights.hub import Located
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_a_part_or_shape_that_the_checkpoint_lacks(finished):
     with pytest.raises(UserError, match=r"has no part 'nets'. Did you mean net"):
         load_parts(workdir, {"nets": abstract(state.params["net"])})
     wide = abstract(state.params["net"]) | {"kernel": jax.ShapeDtypeStruct((16, 2), "float32")}
-    with pytest.raises(UserError, match=r"another model: net/kernel is \[8, 2\] in the checkpoint, \[16, 2\] in"):
+    with pytest.raises(UserError, match=r"of another model: net/kernel is \[8, 2\] in the checkpoint, \[16, 2\] in"):
         load_parts(workdir, {"net": wide})
     more = abstract(state.params["net"]) | {"more": jax.ShapeDtypeStruct((), "float32")}
     with pytest.raises(UserError, match=r"net/more is no such leaf in the checkpoint, \[\] in the config"):
@@ -83,9 +88,103 @@ def test_a_checkpoint_of_another_model_in_the_workdir(finished):
     (workdir, _), _ = finished
     setup = prepare(read_config(toy.config(model={"width": 5}))[0])
     checkpoints = Checkpoints(workdir, 2)
-    with pytest.raises(UserError, match=r"another model: fixed/kernel is \[4, 8\] in the checkpoint, \[4, 5\]"):
+    with pytest.raises(UserError, match=r"of another model: fixed/kernel is \[4, 8\] in the checkpoint, \[4, 5\]"):
         checkpoints.restore(4, setup.abstract, {})
     checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "words"),
+    [
+        ({"optimizer": {"came": {}, "lr": 0.05}}, {}, r"4/train: of another optimizer, average or stage: opt_state/"),
+        (
+            {"ema": {"decay": 0.9}},
+            {},
+            r"4/train: of another optimizer, average or stage: ema/net/bias is no such leaf in",
+        ),
+        (
+            {},
+            {"cursors": 16},
+            r"4/data: of another batch size: cursors is \[8\] in the checkpoint, \[16\] in the config",
+        ),
+    ],
+)
+def test_another_optimizer_average_or_batch_is_no_fault_of_the_disk(finished, changes, data, words):
+    (workdir, _), _ = finished
+    setup = prepare(read_config(toy.config(**changes))[0])
+    wanted = {"cursors": (8,), "skipped": (8, 11)} | {name: (rows,) for name, rows in data.items()}
+    with contextlib.closing(Checkpoints(workdir, 2)) as checkpoints, pytest.raises(UserError, match=words) as told:
+        checkpoints.restore(4, setup.abstract, {n: jax.ShapeDtypeStruct(shape, "int32") for n, shape in wanted.items()})
+    assert "disk" not in str(told.value)
+
+
+def test_a_damaged_step_is_told_as_damaged(finished, tmp_path):
+    """Reads fail with other words than writes; what is no fault of the files goes on as it is."""
+    (workdir, state), _ = finished
+    step = tmp_path / "4"
+    shutil.copytree(workdir / "checkpoints" / "4", step)
+    for file in [path for path in (step / "params").rglob("*") if path.is_file() and path.name != "_METADATA"]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(
+        UserError, match=r"4/params: cannot read the checkpoint \(.*\); it is damaged or was copied in"
+    ) as told:
+        load_parts(step, {"net": abstract(state.params["net"])})
+    assert "\n" not in str(told.value)
+
+
+def test_a_bug_while_saving_is_not_told_as_a_full_disk(finished, tmp_path, monkeypatch):
+    (_, state), _ = finished
+
+    def save(*args, **options):
+        raise ValueError("a bug")
+
+    checkpoints = Checkpoints(tmp_path, 2)
+    monkeypatch.setattr(checkpoints._manager, "save", save)
+    with contextlib.closing(checkpoints), pytest.raises(ValueError, match="a bug"):
+        checkpoints.save(1, state, {}, {})
+
+
+def test_a_step_by_itself_says_what_it_is(finished, tmp_path):
+    """A step's directory may be copied, under any name; its config comes along."""
+    (workdir, state), _ = finished
+    moved = tmp_path / "best"
+    shutil.copytree(workdir / "checkpoints" / "4", moved)
+    assert read_workdir(moved) == read_workdir(workdir) == read_workdir(workdir / "checkpoints" / "4")
+    assert workdir_of(moved) == moved and workdir_of(workdir / "checkpoints" / "4") == workdir
+    assert step_number(moved) == 4
+    np.testing.assert_array_equal(stored_leaves(moved)["net/kernel"], state.params["net"]["kernel"])
+    (moved / STEP_CONFIG).write_text("{")
+    with pytest.raises(UserError, match=r"best/config/metadata: is not JSON"):
+        read_workdir(moved)
+
+
+def test_the_commit_that_a_hub_id_stood_for_is_recorded(tmp_path, monkeypatch):
+    def located(path):
+        return Located(tmp_path, f"{path}@{'0' * 40}")
+
+    def load(artefacts, found, parts, place):
+        assert found == tmp_path
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
+
+    monkeypatch.setattr(setup_module, "_located", located)
+    monkeypatch.setattr(setup_module, "load_published", load)
+    recipe = toy.config(fresh=["fixed"], init_from={"net": "owner/name"}, steps=1)
+    for _ in range(2):  # the second time it goes on
+        train(recipe, tmp_path / "run")
+    config = read_workdir(tmp_path / "run")
+    assert config.init_from == {"net": "owner/name"}
+    assert origins_of(tmp_path / "run", config) == {"net": f"owner/name@{'0' * 40}"}
+    assert origins_of(tmp_path, config) == config.init_from
+
+
+def test_a_step_that_a_bucket_shows_before_it_is_complete_is_passed_over(finished, tmp_path, monkeypatch):
+    """There the name comes with the first object; Orbax's mark comes with the last."""
+    (workdir, _), _ = finished
+    shutil.copytree(workdir / "checkpoints" / "4", tmp_path / "checkpoints" / "4")
+    shutil.copytree(workdir / "checkpoints" / "4", tmp_path / "checkpoints" / "8")
+    (tmp_path / "checkpoints" / "4" / "commit_success.txt").write_text("")
+    monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)
+    assert find_step(tmp_path).name == "4"
 
 
 def test_a_copy_is_saved_though_the_state_is_donated(tmp_path):

@@ -1,11 +1,12 @@
 """Metric files: parts, cuts and torn lines, on disk and in a bucket that lies in memory."""
 
-import fsspec
+import uuid
+
 import jax.numpy as jnp
+import memory_bucket
 import pytest
 from clu import metrics
 from etils import epath
-from etils.epath import backend
 from tensorboardX.proto.event_pb2 import Event
 
 from unitok_jax.errors import UserError
@@ -18,10 +19,8 @@ def workdir(request, tmp_path, monkeypatch):
     """A folder, and a ``gs://`` path whose files fsspec keeps in memory."""
     if request.param == "disk":
         return epath.Path(tmp_path)
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", lambda self, name: store)
-    return epath.Path("gs://bucket/run")
+    memory_bucket.install(monkeypatch)
+    return epath.Path(f"gs://{uuid.uuid4().hex}/run")
 
 
 def write(workdir, start, steps, closes=()):

@@ -10,7 +10,7 @@ def model_card(
     system: str,
     stage: str,
     form: str,
-    step: str | None,
+    step: int | None,
     artefacts: Sequence[Mapping[str, Any]],
     left: Sequence[str],
     origins: Mapping[str, str],
@@ -34,7 +34,11 @@ def model_card(
         f"# {system}, stage {stage}",
         "",
         f"Exported by unitok_jax {__version__} in format `{form}`, "
-        + (f"step {step} of a training run." if step else "from imported weights, which were not trained further."),
+        + (
+            f"step {step} of a training run."
+            if step is not None
+            else "from imported weights, which were not trained further."
+        ),
         "",
         "| folder | artefact | parts | tensors | parameters | read by |",
         "|---|---|---|---|---|---|",

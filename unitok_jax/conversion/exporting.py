@@ -17,7 +17,14 @@ from unitok_jax.systems import base
 from unitok_jax.systems.release import FORMATS, Layout, release_of
 from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig
-from unitok_jax.training.workdir import parts_of, read_workdir, stored_leaves, workdir_of
+from unitok_jax.training.workdir import (
+    origins_of,
+    parts_of,
+    read_workdir,
+    step_number,
+    stored_leaves,
+    workdir_of,
+)
 from unitok_jax.weights.meter import Meter, Metered
 from unitok_jax.weights.orbax_stream import StoredLeaf
 from unitok_jax.weights.rules import Table
@@ -94,7 +101,8 @@ def export_checkpoint(
             _documents(layout, folder / layout.folder, workdir / PUBLISHED / layout.artefact)
         meter.close()
         done = _told(layouts, sources, system.artefacts, leaves)
-        (folder / "README.md").write_text(_card(config, done, form, step.name))
+        origins = origins_of(workdir, config)
+        (folder / "README.md").write_text(_card(config, done, form, step_number(step), origins))
     return done
 
 
@@ -143,7 +151,7 @@ def _shortened(left: Sequence[str], parts: Sequence[str], whole: set[str]) -> tu
     return (*untouched, *(path for path in left if path.split("/")[0] not in untouched))
 
 
-def _card(config: TrainConfig, done: Exported, form: str, step: str) -> str:
+def _card(config: TrainConfig, done: Exported, form: str, step: int | None, origins: Mapping[str, str]) -> str:
     rows: list[dict[str, Any]] = [
         {
             "folder": each.layout.folder or ".",
@@ -155,5 +163,5 @@ def _card(config: TrainConfig, done: Exported, form: str, step: str) -> str:
         }
         for each in done.written
     ]
-    origins = {part: origin for part, origin in config.init_from.items() if not Path(origin).exists()}
-    return model_card(config.system, config.stage, form, step if step.isdigit() else None, rows, done.left, origins)
+    published = {part: origin for part, origin in origins.items() if not Path(origin).exists()}
+    return model_card(config.system, config.stage, form, step, rows, done.left, published)

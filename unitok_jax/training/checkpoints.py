@@ -21,6 +21,8 @@ from unitok_jax.systems.base import Params
 from unitok_jax.training.partition import merge
 from unitok_jax.training.state import TrainState
 
+WHOSE = {"train": "optimizer, average or stage", "data": "batch size"}  # what an item's leaves follow from
+
 
 class Checkpoints:
     """The checkpoints of one workdir.
@@ -33,7 +35,7 @@ class Checkpoints:
     def __init__(self, workdir: epath.PathLike, keep: int):
         self._folder = _absolute(workdir) / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        with _clear_errors(self._folder):
+        with _writing(self._folder):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     @property
@@ -53,29 +55,28 @@ class Checkpoints:
             data=ocp.args.StandardSave(dict(data)),
             config=ocp.args.JsonSave(dict(config)),
         )
-        with _clear_errors(self._folder):
+        with _writing(self._folder):
             self._manager.save(step, args=items)
 
     def restore(self, step: int, state: TrainState, data: Mapping[str, Any]) -> tuple[TrainState, dict[str, jax.Array]]:
         """Reads a step into the shapes, types and shardings of `state` and `data`, which are abstract.
 
         Raises:
-            UserError: if the checkpoint is of another model, naming the first leaf that differs.
+            UserError: if the checkpoint is of another model, optimizer or batch, naming the first leaf that differs; if
+                it is damaged.
         """
         folder = self._folder / str(step)
-        _check_leaves(folder / "params", _shapes(folder / "params"), state.params)
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(state.params),
-            train=ocp.args.StandardRestore(state.replace(params={})),
-            data=ocp.args.StandardRestore(dict(data)),
-        )
-        with _clear_errors(self._folder, "read"):
+        wanted = {"params": state.params, "train": state.replace(params={}), "data": dict(data)}
+        for item, tree in wanted.items():
+            _check_leaves(folder / item, _shapes(folder / item), tree)
+        items = ocp.args.Composite(**{item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()})
+        with _reading(folder):
             read = self._manager.restore(step, args=items)
         return read.train.replace(params=read.params), read.data
 
     def check(self) -> None:
         """Raises UserError if a save in the background has failed."""
-        with _clear_errors(self._folder):
+        with _writing(self._folder):
             self._manager.check_for_errors()
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class Checkpoints:
         Raises:
             UserError: if it failed.
         """
-        with _clear_errors(self._folder):
+        with _writing(self._folder):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
             self._manager.close()
@@ -138,7 +139,7 @@ def find_step(path: epath.PathLike) -> epath.Path:
     if (path / "params").exists():
         return path
     folder = path / "checkpoints"
-    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []  # in a bucket a name alone is no sign
     if not steps:
         raise UserError(f"{path}: no checkpoint there; expected a workdir with checkpoints/, or one step's directory")
     return folder / str(max(steps))
@@ -148,32 +149,61 @@ def _read(folder: epath.Path, target: Any) -> Any:
     args = ocp.args.PyTreeRestore(
         item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
     )
-    with _clear_errors(folder, "read"):
+    with _reading(folder):
         return ocp.PyTreeCheckpointHandler().restore(folder, args=args)
 
 
 def _shapes(folder: epath.Path) -> dict[str, Any]:
     """What a checkpoint holds, without its arrays."""
-    with _clear_errors(folder, "read"):
+    with _reading(folder):
         return ocp.PyTreeCheckpointHandler().metadata(folder).tree
 
 
-def _check_leaves(folder: epath.Path, saved: Params, wanted: Params) -> None:
+def _check_leaves(folder: epath.Path, saved: Any, wanted: Any) -> None:
     """Raises UserError at the first leaf, in order of path, that only one side has or whose shape differs."""
-    old = {path: list(leaf.shape) for path, leaf in flatten_dict(saved, sep="/").items()}
-    new = {path: list(leaf.shape) for path, leaf in flatten_dict(wanted, sep="/").items()}
+    old, new = (
+        {path: list(leaf.shape) for path, leaf in ocp.tree.to_flat_dict(tree, sep="/").items()}
+        for tree in (saved, wanted)
+    )
     for path in sorted({*old, *new}):
         if old.get(path) != new.get(path):
             here, there = new.get(path, "no such leaf"), old.get(path, "no such leaf")
-            raise UserError(f"{folder}: another model: {path} is {there} in the checkpoint, {here} in the config")
+            what = WHOSE.get(folder.name, "model")
+            raise UserError(f"{folder}: of another {what}: {path} is {there} in the checkpoint, {here} in the config")
 
 
 @contextlib.contextmanager
-def _clear_errors(folder: epath.Path, verb: str = "write") -> Iterator[None]:
-    """Tells what Orbax raises, from whichever of its threads, in one line."""
+def _reading(folder: epath.Path) -> Iterator[None]:
+    """Tells in one line what Orbax raises over a checkpoint whose trees are as expected: its files are damaged."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        advice = (
+            "it is damaged or was copied in part: copy it again, or delete that step's directory to use the one before"
+        )
+        raise UserError(f"{folder}: cannot read the checkpoint ({_reason(error)}); {advice}") from error
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+    """Tells in one line what the file system refuses, from whichever of Orbax's threads; bugs go on as they are."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not _of_the_disk(error):
+            raise
         advice = "free or mend the disk, then run the same command: it goes on from the last complete checkpoint"
-        raise UserError(f"{folder}: cannot {verb} the checkpoint ({reason}); {advice}") from error
+        raise UserError(f"{folder}: cannot write the checkpoint ({_reason(error)}); {advice}") from error
+
+
+def _of_the_disk(error: BaseException | None) -> bool:
+    """Whether an OSError, or TensorStore's account of one, lies at the bottom."""
+    while error is not None:
+        if isinstance(error, OSError) or "OS error" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -21,6 +21,7 @@ from unitok_jax.training.progress import Progress
 from unitok_jax.training.setup import prepare
 from unitok_jax.training.state import TrainState, average_params
 from unitok_jax.training.step import EvalStep
+from unitok_jax.training.workdir import record_origins
 
 AHEAD = 2  # steps that may be queued on the device: enough to keep it busy, few enough to keep memory flat
 
@@ -73,6 +74,8 @@ def train(
             progress.say(f"goes on from step {start} of {config.steps}")
         else:
             state, streams = setup.first_state(), None
+            if first:
+                record_origins(workdir, setup.commits())
         feed.start(streams)
         writer = MetricWriter(workdir, start, active=first)
 

@@ -1,11 +1,12 @@
 """A run before its first step: everything that follows from the config and the devices, nothing computed yet."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh, Mesh
 
@@ -72,11 +73,21 @@ class Setup:
         loaded: Params = {}
         sources = self.config.init_from
         _check_parts(list(self.abstract.params), list(sources), self.config.fresh)
-        for part, path in sources.items():
-            path, _, theirs = path.partition("#")
+        for part, source in sources.items():
+            path, _, theirs = source.partition("#")
             name = theirs or part
-            loaded[part] = _load(self.system, path, {name: self.abstract.params[part]})[name]
+            where = f"config.init_from.{part}"
+            loaded[part] = _load(self.system, where, path, {name: self.abstract.params[part]})[name]
         return init_state(self.make, self.abstract, jax.random.key(self.config.seed), loaded)
+
+    def commits(self) -> dict[str, str]:
+        """The parts that come from a hub: part -> ``owner/name@commit``, which a branch or tag pointed at."""
+        found = {}
+        for part, source in self.config.init_from.items():
+            path, mark, theirs = source.partition("#")
+            if is_hub_id(path):
+                found[part] = _located(path).name + mark + theirs
+        return found
 
 
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
@@ -101,11 +112,23 @@ def prepare_on(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Setup:
     return Setup(config, system, stage, mesh, optimizers, make, abstract, reports)
 
 
-def _load(system: System, path: str, parts: Params) -> Params:
+_located = functools.cache(locate)  # so that a run reads the commit that it tells of
+
+
+def _load(system: System, where: str, path: str, parts: Params) -> Params:
     """Parts of a run of ours, or of a published checkpoint (a path or hub id) that one of the system's tables knows."""
-    found = locate(path).path if is_hub_id(path) else Path(path)
-    if not found.exists() or (found / "checkpoints").exists() or (found / "params").exists():
-        return load_parts(path, parts)
+    found = epath.Path(path)
+    if (found / "checkpoints").exists() or (found / "params").exists():
+        return load_parts(found, parts)
+    if "://" in path:
+        raise UserError(
+            f"{where}: {path}: no run and no import there; published checkpoints are read from this machine alone: "
+            "copy it here, or put what `unitok import` makes of it into the bucket"
+        )
+    try:
+        found = _located(path).path
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     places = {name: leaf.sharding for name, leaf in flatten_dict(parts, sep="/").items()}
 
     def place(name: str, leaf: Any) -> jax.Array:

@@ -1,36 +1,63 @@
 """What a workdir says of itself: its config, and its parameters without reading them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from unitok_jax.errors import UserError
+from unitok_jax.data.files import write_whole
+from unitok_jax.errors import UserError, writing
 from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig, read_config
 from unitok_jax.weights.orbax_stream import StoredLeaf, open_leaves
 
 WORKDIR = "{workdir}"  # in a config's paths, stands for the folder that the config lies in
+STEP_CONFIG = "config/metadata"  # where Orbax keeps the JSON item `config` of a step
+ORIGINS = "origins.json"
 
 
 def read_workdir(workdir: epath.PathLike) -> TrainConfig:
-    """The config of a run, or of an import, in its folder.
+    """The config of a run, of an import, or of one step's directory (which keeps its own, so that it may be moved).
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or it is broken.
     """
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
+    root = epath.Path(workdir)
+    path = next((path for path in (root / "config.json", root / STEP_CONFIG) if path.exists()), None)
+    if path is None:
         raise UserError(f"{workdir}: holds no run (no config.json); give the --workdir of a `unitok train`")
-    return read_config(_settled(json.loads(path.read_text()), str(workdir)))[0]
+    try:
+        plain = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); copy it again") from None
+    return read_config(_settled(plain, str(workdir)))[0]
 
 
 def workdir_of(step: epath.PathLike) -> epath.Path:
-    """The folder that has the config of a step's directory (``checkpoints/<n>`` below it, or the folder itself)."""
+    """The folder that has the config of a step's directory: its run's if it lies in one, else itself."""
     path = epath.Path(step)
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    run = path.parent.parent
+    return run if path.parent.name == "checkpoints" and (run / "config.json").exists() else path
+
+
+def record_origins(workdir: epath.PathLike, origins: Mapping[str, str]) -> None:
+    """Keeps from which commits a run's published checkpoints came, by part.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if origins:
+        with writing(workdir):
+            write_whole(epath.Path(workdir) / ORIGINS, json.dumps(dict(origins), indent=1, sort_keys=True).encode())
+
+
+def origins_of(workdir: epath.PathLike, config: TrainConfig) -> dict[str, str]:
+    """Where each part of a run began, by part: `config.init_from`, with the commits that were recorded."""
+    path = epath.Path(workdir) / ORIGINS
+    return {**config.init_from, **(json.loads(path.read_text()) if path.exists() else {})}
 
 
 def stored_leaves(place: epath.PathLike) -> dict[str, StoredLeaf]:
@@ -47,6 +74,14 @@ def stored_leaves(place: epath.PathLike) -> dict[str, StoredLeaf]:
         rest = open_leaves(Path(step / "train"), lambda path: path.startswith("ema/"))
         leaves |= {path.removeprefix("ema/"): leaf for path, leaf in rest.items()}
     return leaves
+
+
+def step_number(step: epath.PathLike) -> int | None:
+    """The step that a step's directory holds, whatever its name; None for an import, which was not trained."""
+    folder = epath.Path(step) / "train"
+    if not folder.exists():
+        return None
+    return int(np.asarray(open_leaves(Path(folder), lambda path: path == "step")["step"]))
 
 
 def parts_of(paths: Iterable[str]) -> tuple[str, ...]:

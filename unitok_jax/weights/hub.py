@@ -1,7 +1,8 @@
 """Finds a checkpoint: a local path, or files of a Hugging Face repository at one commit.
 
 A repository is named ``owner/name``, ``owner/name@revision``, and, for a file or folder inside,
-``owner/name@revision:path``. What a branch or tag points at is looked up first, and that commit alone is read.
+``owner/name@revision:path``. What a branch or tag points at is looked up first, and that commit alone is read. A name
+that begins like a folder of ours, such as ``runs/x``, is a hub id only with its revision.
 """
 
 import dataclasses
@@ -13,10 +14,11 @@ import huggingface_hub
 
 from unitok_jax.errors import UserError
 
-NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<inside>[\w./-]+))?")
+NAME = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<inside>[\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BESIDE = ("*.json", "*.yaml", "*.txt", "*.model")
 TORCH = ("*.pt", "*.pth", "*.ckpt", "*.bin")
+FOLDERS = ("ckpts", "checkpoints", "weights", "models", "runs", "imported", "exported", "data", "tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,8 @@ def locate(place: str, revision: str | None = None) -> Located:
             raise UserError(f"--revision {revision}: {place} is a local path; a revision belongs to a hub id")
         return Located(path, place)
     if not match or not is_hub_id(place):
-        raise UserError(f"{place}: no such file or folder")
+        hint = f" (a hub id of that name needs its revision: {place}@main)" if match and not match["revision"] else ""
+        raise UserError(f"{place}: no such file or folder{hint}")
     if revision and match["revision"]:
         raise UserError(f"{place}: names a revision already; drop --revision {revision}")
     return _fetch(match["repo"], match["revision"] or revision or "main", match["inside"])
@@ -56,8 +59,10 @@ def locate(place: str, revision: str | None = None) -> Located:
 
 def is_hub_id(place: str) -> bool:
     """Whether a place is a hub id rather than a path, by its looks and what is on the disk: ``runs/x`` is a path."""
-    path = Path(place)
-    return bool(NAME.fullmatch(place)) and not path.exists() and not Path(path.parts[0]).is_dir()
+    path, match = Path(place), NAME.fullmatch(place)
+    if not match or path.exists() or Path(path.parts[0]).is_dir():
+        return False
+    return bool(match["revision"]) or path.parts[0] not in FOLDERS
 
 
 def _fetch(repo: str, revision: str, inside: str | None) -> Located:
