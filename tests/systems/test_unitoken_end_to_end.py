@@ -35,6 +35,14 @@ def test_pictures_of_all_shapes_are_captioned_in_one_batch(trained, capsys):
     assert run(capsys, trained, "ask", "--question", "which?", pictures[0])[0] == 0
 
 
+def test_a_recipe_that_asks_for_sample_sheets_gets_them(trained):
+    sheets = sorted(path.name for path in (trained / "run").glob("samples/*"))
+    base = trained.name.startswith("base")
+    assert sheets == (["0000000002.jsonl", "0000000002.png"] if base else [])
+    if base:
+        assert (trained / "run" / "samples" / sheets[0]).read_text().count('"prompt"') == 4
+
+
 def test_pictures_are_drawn_from_words_and_from_pictures(trained, capsys):
     def draw(name, *argv):
         code, out, _ = run(capsys, trained, "generate", "a red seven", "--out", trained / name, *argv)
