@@ -166,6 +166,7 @@ def test_the_commit_that_a_hub_id_stood_for_is_recorded(tmp_path, monkeypatch):
         assert found == tmp_path
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
 
+    monkeypatch.setattr(toy.ToySystem, "artefacts", {}, raising=False)
     monkeypatch.setattr(setup_module, "_located", located)
     monkeypatch.setattr(setup_module, "load_published", load)
     recipe = toy.config(fresh=["fixed"], init_from={"net": "owner/name"}, steps=1)

@@ -6,6 +6,7 @@ data streams) and ``config``. A directory appears under its name only when it is
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -197,9 +198,9 @@ def _writing(folder: epath.Path) -> Iterator[None]:
 
 
 def _of_the_disk(error: BaseException | None) -> bool:
-    """Whether an OSError, or TensorStore's account of one, lies at the bottom."""
+    """Whether an OSError lies at the bottom, or what TensorStore tells of one or of a bucket's answer."""
     while error is not None:
-        if isinstance(error, OSError) or "OS error" in str(error):
+        if isinstance(error, OSError) or re.search(r"OS error|HTTP|PERMISSION_DENIED|RESOURCE_EXHAUSTED", str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
