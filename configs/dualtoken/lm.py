@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg, ("sft", "per_depth", "mean", "sem_alone"))
     positions = 16 if "tiny" in flags else 256 if "256" in flags else 729
     config = ConfigDict()
-    config.stage, config.model = "lm", parts.lm(flags, parts.model(flags))
+    config.stage, config.model = "lm", parts.lm(flags, parts.model(flags), options["weights"])
     if "sem_alone" in flags:
         config.model.visual_streams = ("sem",)
     config.stage_options = dict(row_length=2048, images=1, reduction="mean" if "mean" in flags else "paper")

@@ -69,13 +69,20 @@ def tiny() -> ConfigDict:
     return config
 
 
-def lm(flags: set[str], config: ConfigDict) -> ConfigDict:
-    """Adds the language model, Qwen2.5-3B, to `config.model`; the text tower goes."""
+def tower(flags: set[str], weights: str) -> str:
+    """Where the published tower lies that the tokenizer starts from."""
+    size = "so400m-patch16-256" if "256" in flags else "so400m-patch14-384"
+    return f"{weights}/{'siglip' if 'siglip1' in flags else 'siglip2'}-{size}"
+
+
+def lm(flags: set[str], config: ConfigDict, weights: str) -> ConfigDict:
+    """Adds the language model, Qwen2.5-3B with its text tokenizer, to `config.model`; the text tower goes."""
     config.text = None
     if "tiny" in flags:
         config.lm = dict(vocab_size=512, width=32, ffn=48, layers=2, heads=2, kv_heads=1, head_dim=16, qkv_bias=True)
         config.head = dict(layers=2, heads=2)
         return config
+    config.vocabulary = f"{weights}/Qwen2.5-3B/tokenizer.json"
     config.lm = dict(
         vocab_size=151936,
         width=2048,

@@ -26,6 +26,8 @@ NO_MEANING = dict(semantic=0.0, semantic_cosine=0.0, pooler=0.0, pooler_cosine=0
 
 def get_config(arg: str = "") -> ConfigDict:
     flags, options = parts.read(arg, WORDS)
+    if "paper" in flags:
+        flags.add("siglip1")
     config = ConfigDict()
     config.stage, config.model = "tokenizer", _model(flags)
     config.data = parts.pictures(flags, options["data"])
@@ -43,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _model(flags: set[str]) -> ConfigDict:
-    model = parts.model(flags | ({"siglip1"} if "paper" in flags else set()))
+    model = parts.model(flags)
     if "released_ema" in flags:
         model.sem.ema_vectors = "final_residual"
     if "single" in flags:
@@ -106,9 +108,10 @@ def _add_adversary(flags: set[str], config: ConfigDict) -> None:
 
 def _starts(flags: set[str], weights: str, config: ConfigDict) -> None:
     """What comes from where."""
-    size = "so400m-patch16-256" if "256" in flags else "so400m-patch14-384"
-    version = "siglip" if flags & {"paper", "siglip1"} else "siglip2"
-    tower = f"{weights}/{version}-{size}"
+    tower = parts.tower(flags, weights)
+    if "tiny" not in flags:  # what zero-shot evaluation reads; Gemma's tokenizer fills texts up with 0, SigLIP's with 1
+        config.model.text_vocabulary = f"{tower}/tokenizer.json"
+        config.model.text_pad = 1 if "siglip1" in flags else 0
     init, fresh = dict(vit=tower, text=tower), ("prequant", "codebooks", "postquant", "decoder")
     if flags.isdisjoint({"reconstruction"}):
         init["teacher"] = f"{tower}#vit"

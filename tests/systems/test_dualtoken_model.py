@@ -137,5 +137,11 @@ def test_parts_that_do_not_fit_are_named():
     system = base.build("dualtoken", MODEL | {"lm": None})
     with pytest.raises(UserError, match=r"config.model.lm: missing"):
         base.build_stage(system, "lm", {})
+    large = base.build("dualtoken", MODEL | {"lm": {**MODEL["lm"], "vocab_size": 151936}})
+    with pytest.raises(UserError, match="151936, but the small bundled vocabulary has 380 ids"):
+        base.build_stage(large, "lm", {})
+    text = {"width": 16, "ffn": 16, "layers": 1, "heads": 2, "vocab_size": 256000, "max_length": 6, "projection": 16}
+    with pytest.raises(UserError, match=r"text.vocab_size: 256000, but config.model.vocabulary has 380 ids; give"):
+        base.build("dualtoken", MODEL | {"text": text}).text_tokens(["a seven"])
     with pytest.raises(UserError, match="without prequant_sem"):
         base.build("dualtoken", MODEL | {"prequant_sem": False})

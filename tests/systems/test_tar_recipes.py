@@ -1,14 +1,14 @@
 """Tar's recipes: built at full size without allocating anything, and trained for two steps when tiny."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax
 import pytest
-from tokenizers import Tokenizer, models
 
 from unitok_jax.config import load_config
-from unitok_jax.systems.tar import vocabulary
+from unitok_jax.systems import base
 from unitok_jax.training.config import read_config
 from unitok_jax.training.loop import train
 from unitok_jax.training.setup import prepare
@@ -28,29 +28,16 @@ SIZES = {  # recipe: the part that it trains, and its parameters in millions
 }
 
 
-@pytest.fixture(scope="module")
-def qwen(tmp_path_factory):
-    """A tokenizer of Qwen2.5's size whose words mean nothing."""
-    words = {f"w{i}": i for i in range(151643) if i != 198} | {"\n": 198}
-    words |= {name: 151643 + i for i, name in enumerate(vocabulary.SPECIALS)}
-    words |= {f"<|extra_{i}|>": i for i in range(151646, 151665)}
-    path = tmp_path_factory.mktemp("qwen") / "tokenizer.json"
-    Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(path))
-    return str(path)
-
-
-QUICK = ("ta_tok.py", "vq.py", "ar.py:256")
+QUICK = ("ta_tok.py", "vq.py", "ar.py:256", "pretrain.py:7b,demo")
 
 
 @pytest.mark.parametrize(
     "recipe", [recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.exhaustive) for recipe in SIZES]
 )
-def test_full_size(recipe, qwen):
-    config = load_config(str(RECIPES / recipe))
-    if "vocabulary" in config.model:
-        config.model.vocabulary = qwen
+def test_full_size(recipe):
+    config = read_config(load_config(str(RECIPES / recipe)))[0]
     part, millions = SIZES[recipe]
-    setup = prepare(read_config(config)[0])
+    setup = prepare(dataclasses.replace(config, model=base.without_files("tar", config.model)))
     sizes = [leaf.size for leaf in jax.tree.leaves(setup.abstract.params[part])]
     assert sum(sizes) / 1e6 == pytest.approx(millions, abs=1.5)
     assert not [path for path in setup.reports if "fsdp" in path]

@@ -125,7 +125,9 @@ def _anchored(config: dict[str, Any], tokenizer: Path | None, folder: Path) -> d
     if tokenizer is None:
         return config
     shutil.copyfile(tokenizer, folder / tokenizer.name)
-    return {**config, "model": {**config["model"], "vocabulary": f"{WORKDIR}/{tokenizer.name}"}}
+    inside = f"{WORKDIR}/{tokenizer.name}"
+    model = {key: inside if value == str(tokenizer) else value for key, value in config["model"].items()}
+    return {**config, "model": model}
 
 
 Leaves = dict[str, tuple[Incoming, Found]]

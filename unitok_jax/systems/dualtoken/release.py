@@ -16,6 +16,7 @@ VARIANTS: Mapping[str, str] = {
 }
 SIZES = {(14, 27): 384}  # (patch, grid) -> pixels, where a rest is cut off
 HEADS = {1152: 16, 1024: 16, 768: 12}
+PADS = {256000: 0, 32000: 1}  # ids of SigLIP2's (Gemma's) and SigLIP's tokenizer -> the one that fills texts up
 TAPS = {27: (6, 4, 26)}  # layers -> layer_recon, layer_shortcut, layer_sem
 UNTRAINED = {  # stage options under which the stage has the tokenizer's parts alone
     **{"semantic": 0.0, "semantic_cosine": 0.0, "pooler": 0.0, "pooler_cosine": 0.0, "perceptual": 0.0},
@@ -50,6 +51,8 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
     }
     if vocabulary is not None:
         model["text_vocabulary"] = vocabulary
+    if model["text"] is not None:
+        model["text_pad"] = PADS.get(model["text"]["vocab_size"])
     told = {"system": "dualtoken", "stage": "tokenizer", "stage_options": UNTRAINED, "model": model}
     return told, (*notes, "taken as released: the taps' layers, codebooks shared by all depths, decay 0.99")
 

@@ -29,6 +29,7 @@ from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
 from unitok_jax.systems.dualtoken.images import view, whole_view
 from unitok_jax.systems.dualtoken.stage_tokenizer import VIEW
 from unitok_jax.systems.dualtoken.tokenizer import Tokenizer
+from unitok_jax.systems.qwen_tokenizer import SPARE
 
 Features = Float[Array, "batch channels"]
 CODER = ("vit", "prequant", "codebooks", "postquant", "decoder")  # the tokenizer's parts
@@ -86,9 +87,11 @@ class DualToken(DecoderReading):
         lm = self.config.lm
         if lm is None:
             raise UserError("config.model.lm: missing; this needs a language model")
-        if lm.vocab_size < self.vocabulary.size:
+        if not 0 <= lm.vocab_size - self.vocabulary.size <= SPARE:
+            which = self.config.vocabulary or "the small bundled vocabulary"
             raise UserError(
-                f"config.model.lm.vocab_size: {lm.vocab_size} is less than the vocabulary's {self.vocabulary.size} ids"
+                f"config.model.lm.vocab_size: {lm.vocab_size}, but {which} has {self.vocabulary.size} ids and a table "
+                f"at most {SPARE} rows more; give config.model.vocabulary, the model's own tokenizer.json"
             )
         for branch in self.config.branches:
             if self.config.quantizer(branch).merge != (1, 1):
@@ -174,9 +177,19 @@ class DualToken(DecoderReading):
         return self.vocabulary.ids.pad if self.config.text_pad is None else self.config.text_pad
 
     def _words(self, text: str) -> list[int]:
-        if self.config.text_vocabulary is None:
-            return self.vocabulary.encode(text)
-        return vocabulary.read_tokenizer(self.config.text_vocabulary)[0].encode(text).ids
+        """A text's ids for the text tower."""
+        text_tower = self.config.text
+        assert text_tower is not None
+        encode, size = self.vocabulary.encode, self.vocabulary.size
+        if self.config.text_vocabulary is not None:
+            encode, size = vocabulary.load_text(self.config.text_vocabulary, text_tower.max_length)
+        if size > text_tower.vocab_size or text_tower.vocab_size - size > SPARE:
+            which = self.config.text_vocabulary or "config.model.vocabulary"
+            raise UserError(
+                f"config.model.text.vocab_size: {text_tower.vocab_size}, but {which} has {size} ids; give "
+                "config.model.text_vocabulary, the text tower's own tokenizer.json"
+            )
+        return encode(text)
 
     # Rows
 

@@ -86,6 +86,20 @@ def load(path: str | None = None) -> Vocabulary:
     return Vocabulary(ids, max(known.values()) + 1, encode, functools.partial(tokenizer.decode))
 
 
+@functools.lru_cache(maxsize=8)
+def load_text(path: str, length: int) -> tuple[Callable[[str], list[int]], int]:
+    """A text tower's own tokenizer: text to at most `length` ids with its special ones, and how many ids it has.
+
+    Raises:
+        UserError: for a missing file.
+    """
+    tokenizer, _ = read_tokenizer(path)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length)
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    return lambda text: tokenizer.encode(text).ids, max(known.values()) + 1
+
+
 def read_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
     """A tokenizer JSON, and its name for messages.
 
