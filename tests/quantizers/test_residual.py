@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unitok_jax.errors import UserError
-from unitok_jax.quantizers import residual
+from unitok_jax.quantizers import nearest, residual
 
 CONFIG = residual.ResidualConfig(features=4, size=16, depth=3, decay=0.5)
 
@@ -41,10 +41,36 @@ def test_training_lowers_the_error_and_keeps_codes_in_use(kind):
 
     first = step(books, jax.random.key(0))[0].commitment.mean()
     for number in range(8):
-        quantized, books, restarted = step(books, jax.random.key(number))
+        quantized, books, dead = step(books, jax.random.key(number))
     assert quantized.commitment.mean() < 0.1 * first
-    assert int(restarted) < config.size
+    assert dead < 0.8
     assert len(np.unique(quantized.codes[..., 0])) > 4
+
+
+@pytest.mark.parametrize("kind", ["rq", "rq_ema"])
+def test_a_collapsed_codebook_is_seen_although_its_rows_restart(kind):
+    config = dataclasses.replace(CONFIG, kind=kind)
+    books, _ = books_and_map(config)
+    same = jnp.ones((2, 4, 4, config.features))
+    quantized, moved, dead = residual.learn(
+        config, books, same, residual.draw_restarts(config, jax.random.key(0), 2 * 16)
+    )
+    assert dead > 0.75  # all but the rows taken at some depth
+    assert (moved["book_0"]["count"] >= 1).all()
+    counts = nearest.histogram(quantized.codes[..., 0], config.size)
+    assert nearest.spread(counts) == pytest.approx(1 / 16)
+
+
+@pytest.mark.parametrize("kind", ["rq", "rq_ema"])
+def test_what_only_fills_up_the_batch_moves_no_codebook(kind):
+    config = dataclasses.replace(CONFIG, kind=kind, size=40, restart=True)  # more codes than vectors: some restart
+    books, x = books_and_map(config, batch=2)
+    draws = residual.draw_restarts(config, jax.random.key(0), 2 * 16)
+    rubbish = jnp.concatenate([x, jnp.full((1, 4, 4, config.features), 1e3)])
+    kept = jnp.array([1.0, 1.0, 0.0])
+    wanted = residual.learn(config, books, x, draws)[1]
+    filled = residual.learn(config, books, rubbish[jnp.array([2, 0, 1])], draws, kept[jnp.array([2, 0, 1])])[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), filled, wanted)
 
 
 def test_restarts_tile_few_vectors_and_tell_them_apart():

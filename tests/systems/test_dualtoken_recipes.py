@@ -51,9 +51,7 @@ def test_the_released_tokenizer_takes_steps(tmp_path):
     assert row["loss/adversarial"] != 0  # the adversary has begun
     names = {"semantic", "semantic_cosine", "pooler", "pooler_cosine", "commit_pix", "commit_sem", "l2", "perceptual"}
     assert names <= {name.removeprefix("loss/") for name in row}
-    assert {f"codebook/{b}/{n}" for b in ("pix", "sem") for n in ("usage_0", "usage_1", "dead", "restarted")} <= set(
-        row
-    )
+    assert {f"codebook/{b}/{n}" for b in ("pix", "sem") for n in ("usage_0", "usage_1", "dead", "spread")} <= set(row)
 
 
 @pytest.mark.exhaustive

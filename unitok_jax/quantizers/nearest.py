@@ -142,20 +142,34 @@ def histogram(codes: Codes, size: int) -> Int[Array, "codes"]:
     return jnp.zeros(size, jnp.int32).at[codes.reshape(-1)].add(1)
 
 
-def usage(counts: Int[Array, "codes"]) -> Float[Array, ""]:
+def usage(counts: Int[Array, "*books codes"]) -> Float[Array, "*books"]:
     """Share of the codes that occur."""
-    return (counts > 0).mean()
+    return (counts > 0).mean(-1)
 
 
-def perplexity(counts: Int[Array, "codes"]) -> Float[Array, ""]:
+def perplexity(counts: Int[Array, "*books codes"]) -> Float[Array, "*books"]:
     """Exponential of the entropy of the codes' frequencies: how many codes are in effect in use."""
-    share = counts / jnp.maximum(counts.sum(), 1)
-    return jnp.exp(-jax.scipy.special.xlogy(share, share).sum())
+    share = counts / jnp.maximum(counts.sum(-1, keepdims=True), 1)
+    return jnp.exp(-jax.scipy.special.xlogy(share, share).sum(-1))
+
+
+def spread(counts: Int[Array, "*books codes"]) -> Float[Array, "*books"]:
+    """`perplexity` as a share of the most that it could be: all codes, or as many as were taken if these are fewer.
+
+    1 where the codes are as varied as can be, near 0 where a codebook collapses, however few were counted.
+    """
+    return perplexity(counts) / jnp.clip(counts.sum(-1), 1, counts.shape[-1])
+
+
+def code_metrics(counts: Int[Array, "*books codes"], name: str) -> dict[str, metrics.Metric]:
+    """``<name>/usage``, ``<name>/perplexity`` and ``<name>/spread`` of a codebook, or of the worst of several."""
+    made = {"usage": CodeUsage, "perplexity": CodePerplexity, "spread": CodeSpread}
+    return {f"{name}/{figure}": kind(counts) for figure, kind in made.items()}
 
 
 @struct.dataclass
 class CodeUsage(metrics.Metric):
-    """`usage` over everything merged."""
+    """`usage` over everything merged; the least of several codebooks'."""
 
     counts: jax.Array
 
@@ -167,15 +181,23 @@ class CodeUsage(metrics.Metric):
         return type(self)(self.counts + other.counts)
 
     def compute(self) -> jax.Array:
-        return usage(self.counts)
+        return usage(self.counts).min()
 
 
 @struct.dataclass
 class CodePerplexity(CodeUsage):
-    """`perplexity` over everything merged."""
+    """`perplexity` over everything merged; the least of several codebooks'."""
 
     def compute(self) -> jax.Array:
-        return perplexity(self.counts)
+        return perplexity(self.counts).min()
+
+
+@struct.dataclass
+class CodeSpread(CodeUsage):
+    """`spread` over everything merged; the least of several codebooks'."""
+
+    def compute(self) -> jax.Array:
+        return spread(self.counts).min()
 
 
 def replace_rows(

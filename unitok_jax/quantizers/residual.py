@@ -127,8 +127,8 @@ def quantize(config: ResidualConfig, books: Books, x: Map) -> Quantized:
 
 
 def learn(
-    config: ResidualConfig, books: Books, x: Map, restarts: Restarts | None
-) -> tuple[Quantized, Books, Int[Array, ""]]:
+    config: ResidualConfig, books: Books, x: Map, restarts: Restarts | None, kept: Float[Array, " batch"] | None = None
+) -> tuple[Quantized, Books, Float[Array, ""]]:
     """As `quantize`, while the codebooks move.
 
     Args:
@@ -136,15 +136,18 @@ def learn(
         books: its codebooks.
         x: a map, [B, H, W, C]; the averages are over all of it, so over the global batch under jit.
         restarts: from `draw_restarts`; None where the config restarts nothing.
+        kept: 1 for the maps that are there, 0 for those that only fill up the batch: these move nothing and are no
+            candidates. None: all are there.
 
     Returns:
-        What `quantize` returns (under ``rq`` the later depths see moved codebooks), the moved codebooks, and how many
-        rows were restarted, all updates together.
+        What `quantize` returns (under ``rq`` the later depths see moved codebooks), the moved codebooks, and the share
+        of rows that an update found dead (average count below 1, before any restart), mean over the updates.
     """
-    learner = _Learner(config, restarts)
+    cells = x.shape[1] * x.shape[2] // math.prod(config.merge)
+    learner = _Learner(config, restarts, None if kept is None else jnp.repeat(kept, cells))
     if config.kind == "rq":
         quantized, books, _ = _walk(config, books, x, learner)
-        return quantized, books, learner.restarted
+        return quantized, books, learner.dead / config.updates
     quantized, books, seen = _walk(config, books, x, lambda books, *_: books)
     vectors = [seen[-1][2] if config.ema_vectors == "final_residual" else before for before, _, _ in seen]
     codes = [codes for _, codes, _ in seen]
@@ -153,7 +156,7 @@ def learn(
     else:
         for depth in range(config.depth):
             books = learner(books, depth, vectors[depth], codes[depth])
-    return quantized, books, learner.restarted
+    return quantized, books, learner.dead / config.updates
 
 
 def _walk(config: ResidualConfig, books: Books, x: Map, moved: Any) -> tuple[Quantized, Books, list[tuple[Any, ...]]]:
@@ -185,11 +188,11 @@ def _walk(config: ResidualConfig, books: Books, x: Map, moved: Any) -> tuple[Qua
 
 
 class _Learner:
-    """Moves codebooks, taking the draws in turn and counting restarts."""
+    """Moves codebooks, taking the draws in turn and adding up the shares of dead rows."""
 
-    def __init__(self, config: ResidualConfig, restarts: Restarts | None):
-        self.config, self.restarts = config, restarts
-        self.restarted, self._turn = jnp.zeros((), jnp.int32), 0
+    def __init__(self, config: ResidualConfig, restarts: Restarts | None, kept: Float[Array, " cells"] | None):
+        self.config, self.restarts, self.kept = config, restarts, kept
+        self.dead, self._turn = jnp.zeros(()), 0
 
     def __call__(self, books: Books, depth: int, vectors: Vectors, codes: Int[Array, " n"]) -> Books:
         drawn = None
@@ -198,8 +201,9 @@ class _Learner:
                 raise ValueError("this quantizer restarts codes: give the draws")
             drawn = jax.tree.map(lambda draws: draws[self._turn], self.restarts)
         name = self.config.book(depth)
-        book, restarted = _moved(self.config, books[name], vectors, codes, drawn)
-        self.restarted, self._turn = self.restarted + restarted, self._turn + 1
+        kept = None if self.kept is None else jnp.tile(self.kept, len(codes) // len(self.kept))
+        book, dead = _moved(self.config, books[name], vectors, codes, drawn, kept)
+        self.dead, self._turn = self.dead + dead, self._turn + 1
         return {**books, name: book}
 
 
@@ -209,21 +213,29 @@ def _moved(
     vectors: Vectors,
     codes: Int[Array, " n"],
     drawn: Restarts | None,
-) -> tuple[dict[str, Array], Int[Array, ""]]:
+    kept: Float[Array, " n"] | None,
+) -> tuple[dict[str, Array], Float[Array, ""]]:
     average = functools.partial(_average, config.decay)
-    count = average(book["count"], jax.ops.segment_sum(jnp.ones(len(codes)), codes, config.size))
-    total = average(book["total"], jax.ops.segment_sum(vectors, codes, config.size))
-    restarted = jnp.zeros((), jnp.int32)
+    weights = jnp.ones(len(codes)) if kept is None else kept
+    count = average(book["count"], jax.ops.segment_sum(weights, codes, config.size))
+    total = average(book["total"], jax.ops.segment_sum(vectors * weights[:, None], codes, config.size))
+    dead = count < 1
     if drawn is not None:
-        candidates = vectors[drawn.picks % len(vectors)]
+        candidates = vectors[_places(drawn.picks, len(vectors), kept)]
         if drawn.noise is not None:
             candidates = candidates + drawn.noise * (NOISE / math.sqrt(config.width))
-        dead = count < 1
         total, count = jnp.where(dead[:, None], candidates, total), jnp.where(dead, 1.0, count)
-        restarted = dead.sum(dtype=jnp.int32)
     everything = count.sum()
     smoothed = everything * (count + config.epsilon) / (everything + config.size * config.epsilon)
-    return {"weight": total / smoothed[:, None], "count": count, "total": total}, restarted
+    return {"weight": total / smoothed[:, None], "count": count, "total": total}, dead.mean()
+
+
+def _places(picks: Int[Array, " codes"], vectors: int, kept: Float[Array, " n"] | None) -> Int[Array, " codes"]:
+    """Which vector each pick means: of the tiled candidates, or of those alone that are there."""
+    if kept is None:
+        return picks % vectors
+    so_far = jnp.cumsum(kept > 0)
+    return jnp.searchsorted(so_far, picks % jnp.maximum(so_far[-1], 1) + 1)
 
 
 def _average(decay: float, old: Array, new: Array) -> Array:

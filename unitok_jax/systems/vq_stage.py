@@ -146,7 +146,7 @@ def _generator(
     counts = nearest.histogram(quantized.codes, trained.vae.config.codebook_size)
     averages = {name: metrics.Average(total=v, count=kept.sum()) for name, v in {**sums, **code_sums}.items()}
     logged |= {f"loss/{name}": average for name, average in averages.items()}
-    logged |= {"codebook/usage": nearest.CodeUsage(counts), "codebook/perplexity": nearest.CodePerplexity(counts)}
+    logged |= nearest.code_metrics(counts, "codebook")
     state = {**state, "counts": state["counts"] + counts}
     return loss, logged, state, {**carry, "latents": quantized.source, "written": written}
 

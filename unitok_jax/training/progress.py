@@ -8,6 +8,8 @@ from typing import TextIO
 
 import jax
 
+COLLAPSED = 0.05  # of a codebook's spread: below it the run says that the codebook is collapsing
+
 
 class Progress:
     """Measures the steps between two logs, and tells them in one line.
@@ -66,7 +68,15 @@ class Progress:
         shown += [f"{row[f'time/{n}_per_s']:,.0f} {n}/s" for n in ("tokens", "images") if f"time/{n}_per_s" in row]
         shown += [f"MFU {row['time/mfu']:.1%}"] if "time/mfu" in row else []
         shown += [f"input wait {row['time/input_wait']:.0%}", f"ETA {_duration(row['time/eta_s'])}"]
+        books = [name.removesuffix("/spread") for name in row if name.endswith("/spread")]
+        books = [name for name in books if name.startswith("codebook")]  # those of validation have rows of their own
+        shown += [f"{name} {row[f'{name}/perplexity']:.0f} codes" for name in books]
         self.say(f"step {step}/{self._steps}  " + "  ".join(shown))
+        for name in (name for name in books if row[f"{name}/spread"] < COLLAPSED):
+            self.say(
+                f"WARNING: {name} is collapsing: {row[f'{name}/perplexity']:.1f} codes in effect, "
+                f"{row[f'{name}/spread']:.1%} of what these pictures could take"
+            )
 
     def say(self, text: str) -> None:
         """Writes a line of its own."""

@@ -151,10 +151,15 @@ class Written(NamedTuple):
 
 
 def forward(
-    system: Any, options: TokenizerOptions, params: Params, pictures: Float[Array, "batch H W 3"], draws: Draws
+    system: Any,
+    options: TokenizerOptions,
+    params: Params,
+    pictures: Float[Array, "batch H W 3"],
+    kept: PerPicture,
+    draws: Draws,
 ) -> Written:
-    """Encodes and decodes pictures; the branches named in `draws` learn."""
-    encoded = system.tokenizer.encode(params, pictures, draws)
+    """Encodes and decodes pictures; the branches named in `draws` learn, from those `kept`."""
+    encoded = system.tokenizer.encode(params, pictures, draws, kept=kept)
     losses = {f"commit_{name}": encoded.quantized[name].commitment for name in system.config.branches}
     if options.compares:
         losses |= semantic_losses(options, encoded, teach(system, params["teacher"], pictures))
@@ -227,7 +232,7 @@ def objective(
 ) -> tuple[jax.Array, Aux, State, Written]:
     """The tokenizer's loss, with the draws of the restarts given."""
     total = totals["pictures"]
-    written = forward(system, options, params, pictures, draws)
+    written = forward(system, options, params, pictures, kept, draws)
     weights = dataclasses.asdict(options)
     sums = {name: jnp.sum(value * kept) for name, value in written.losses.items()}
     loss = sum(weights[name] * value for name, value in sums.items() if weights.get(name)) / total
@@ -284,19 +289,18 @@ def _drawing_losses(
 
 
 def code_metrics(system: Any, encoded: Encoded, kept: PerPicture) -> Aux:
-    """By branch: usage of each depth's codes, perplexity of all, rows restarted, rows that hardly anything takes."""
+    """By branch: usage of each depth's codes, perplexity and spread of the codebook (the worst of several), and, where
+    it learns, the share of rows found dead in an update: these are the ones restarted."""
     logged: Aux = {}
     for name in system.config.branches:
         config, codes = system.config.quantizer(name), encoded.quantized[name].codes
         codes = jnp.where(kept[:, None, None, None] > 0, codes, config.size)  # beyond the end: not counted
-        for depth in range(config.depth):
-            counts = nearest.histogram(codes[..., depth], config.size)
-            logged[f"codebook/{name}/usage_{depth}"] = nearest.CodeUsage(counts)
-        logged[f"codebook/{name}/perplexity"] = nearest.CodePerplexity(nearest.histogram(codes, config.size))
-        counts = jnp.stack([book["count"] for book in encoded.books[name].values()])
-        logged[f"codebook/{name}/dead"] = metrics.Average.from_model_output(counts < 1)
-        if name in encoded.restarted:
-            logged[f"codebook/{name}/restarted"] = metrics.Average.from_model_output(encoded.restarted[name])
+        counts = [nearest.histogram(codes[..., depth], config.size) for depth in range(config.depth)]
+        logged |= {f"codebook/{name}/usage_{depth}": nearest.CodeUsage(one) for depth, one in enumerate(counts)}
+        books = sum(counts)[None] if config.shared else jnp.stack(counts)
+        logged |= nearest.code_metrics(books, f"codebook/{name}")
+        if name in encoded.dead:
+            logged[f"codebook/{name}/dead"] = metrics.Average.from_model_output(encoded.dead[name])
     return logged
 
 

@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
         last: the last layer's output, before the post-norm.
         pooled: [B, C].
         books: the codebooks afterwards, by branch.
-        restarted: by branch that learns, how many rows were restarted.
+        dead: by branch that learns, the share of rows that its updates found dead.
         hidden: under `every_layer`, the embeddings and every layer's output, 1 + layers of them.
     """
 
@@ -48,7 +48,7 @@ class Encoded(NamedTuple):
     last: Features
     pooled: Float[Array, "batch channels"]
     books: dict[str, Books]
-    restarted: dict[str, Int[Array, ""]]
+    dead: dict[str, Float[Array, ""]]
     hidden: list[Features]
 
 
@@ -92,7 +92,12 @@ class Tokenizer:
         return module.apply({"params": params["prequant" if down else "postquant"][name]}, x, **at)
 
     def encode(
-        self, params: Params, pictures: Pictures, draws: Draws | None = None, every_layer: bool = False
+        self,
+        params: Params,
+        pictures: Pictures,
+        draws: Draws | None = None,
+        every_layer: bool = False,
+        kept: Float[Array, " batch"] | None = None,
     ) -> Encoded:
         """Reads pictures in [-1, 1].
 
@@ -101,6 +106,7 @@ class Tokenizer:
             pictures: of the tower's size.
             draws: the branches whose codebooks learn, with the draws of their restarts; none by default.
             every_layer: also hand out every layer's output.
+            kept: 0 for pictures that only fill up the batch, which codebooks learn nothing from.
         """
         c, taps = self.config, {}
         x = embedded = self._tower(params, pictures, method="embed")
@@ -110,12 +116,12 @@ class Tokenizer:
             hidden += list(aux.get("layers", ()))
             taps[stop], start = x, stop
         inputs = self._inputs(params, taps)
-        quantized, books, restarted = self._quantise(params, inputs, draws or {})
+        quantized, books, dead = self._quantise(params, inputs, draws or {}, kept)
         features = self.project(params, "sem", _flat(quantized["sem"].latents), down=False)
         last, aux = self._tower(params, features.astype(x.dtype), start, c.vit.layers, every_layer, method="run")
         hidden += list(aux.get("layers", ()))
         pooled = self._tower(params, last, method="finish")[1]
-        return Encoded(quantized, inputs, x, features, last, pooled, books, restarted, hidden)
+        return Encoded(quantized, inputs, x, features, last, pooled, books, dead, hidden)
 
     def _tower(self, params: Params, *args: Any, method: str) -> Any:
         return self.tower.apply({"params": params["vit"]}, *args, method=method)
@@ -131,18 +137,21 @@ class Tokenizer:
             pix = pix + c.weight_shortcut * shortcut
         return {"pix": pix, **inputs}
 
-    def _quantise(self, params: Params, inputs: Mapping[str, AnyFeatures], draws: Draws) -> tuple[Any, Any, Any]:
-        quantized, books, restarted = {}, dict(params["codebooks"]), {}
+    def _quantise(
+        self, params: Params, inputs: Mapping[str, AnyFeatures], draws: Draws, kept: Array | None
+    ) -> tuple[Any, Any, Any]:
+        quantized, books, dead = {}, dict(params["codebooks"]), {}
         for name in self.config.branches:
             config, x = self.config.quantizer(name), inputs[name]
             square = x.reshape(len(x), self.config.vit.grid, -1, x.shape[-1])
             if name in draws:
-                quantized[name], books[name], restarted[name] = residual.learn(config, books[name], square, draws[name])
+                learnt = residual.learn(config, books[name], square, draws[name], kept)
+                quantized[name], books[name], dead[name] = learnt
             else:
                 quantized[name] = residual.quantize(config, books[name], square)
         if self.config.single:
             quantized["pix"] = quantized["sem"]
-        return quantized, books, restarted
+        return quantized, books, dead
 
     def draw(self, key: jax.Array, pictures: int, branches: tuple[str, ...]) -> dict[str, Restarts | None]:
         """The draws of a training step over `pictures` pictures for the branches that learn."""

@@ -124,5 +124,5 @@ def _loss(
     sums = {name: jnp.sum(value * filled) for name, value in found.items()}
     code = options.commitment * sums["commitment"] + options.codebook * sums["codebook"]
     logged: Aux = {f"loss/{name}": metrics.Average(total=v, count=jnp.sum(filled)) for name, v in sums.items()}
-    logged |= {"codebook/usage": nearest.CodeUsage(counts), "codebook/perplexity": nearest.CodePerplexity(counts)}
+    logged |= nearest.code_metrics(counts, "codebook")
     return (sums["reconstruction"] + code) / batch["totals"]["pictures"], logged, state, carry

@@ -230,7 +230,7 @@ def embed_teacher(options: TokenizerOptions, params: Params, pictures: jax.Array
 
 def _use(vae: Any, codes: jax.Array, kept: jax.Array) -> Aux:
     counts = binary.histogram(binary.to_indices(codes, vae.bit_groups), 1 << vae.bits, kept > 0)
-    return {"codebook/usage": nearest.CodeUsage(counts), "codebook/perplexity": nearest.CodePerplexity(counts)}
+    return nearest.code_metrics(counts, "codebook")
 
 
 def _discriminator(
