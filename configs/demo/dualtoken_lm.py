@@ -5,7 +5,7 @@ unitok train --config configs/demo/dualtoken_lm.py --workdir runs/demo-dualtoken
 
 from ml_collections import ConfigDict
 
-from configs.demo import dualtoken
+from configs.demo import common, dualtoken
 
 CODER = ("vit", "prequant", "codebooks", "postquant", "decoder")
 
@@ -23,4 +23,6 @@ def get_config() -> ConfigDict:
         prompts=dict(generate=dualtoken.DRAW),
         batch_size=64,
     )
+    targets = common.targets(reconstruction_psnr=22.0, reconstruction_judged=0.77)
+    config.evaluation = dict(targets=targets)
     return config

@@ -5,7 +5,7 @@ unitok train --config configs/demo/tar_lm.py --workdir runs/demo-tar/lm
 
 from ml_collections import ConfigDict
 
-from configs.demo import tar
+from configs.demo import common, tar
 
 PROMPT = ("{caption}",)  # as released: the caption alone
 
@@ -34,4 +34,5 @@ def get_config() -> ConfigDict:
         prompts=dict(generate="{caption}"),
         batch_size=64,
     )
+    config.evaluation = dict(targets=common.targets(reconstruction_judged=0.75))
     return config

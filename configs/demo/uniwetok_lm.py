@@ -6,6 +6,7 @@ unitok train --config configs/demo/uniwetok_lm.py --workdir runs/demo-uniwetok/l
 from ml_collections import ConfigDict
 
 from configs.demo import uniwetok_common as common
+from configs.demo.common import targets as targets_of
 
 
 def get_config() -> ConfigDict:
@@ -48,5 +49,6 @@ def get_config() -> ConfigDict:
         prompts=dict(generate="Generate an image of {caption}"),
         batch_size=64,
     )
-    config.evaluation = dict(edits=120)
+    targets = targets_of(reconstruction_judged=0.75, edit_correct=0.6)
+    config.evaluation = dict(edits=120, targets=targets)
     return config

@@ -19,10 +19,20 @@ def drawn_by_hand(digit: int, colour: str, seed: int, noise: float = 12.0) -> np
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-class Oracle:
-    """Knows every held-out picture by heart; trusts the features where they and the codes disagree."""
+class Fake:
+    """What a pipeline says of its codes."""
 
     codebook_size = 256
+
+    def gives_features(self, image):
+        return True
+
+    def codebooks(self, tokens):
+        return {"codebook": (tokens.codes[:, 0, :, None], self.codebook_size)}
+
+
+class Oracle(Fake):
+    """Knows every held-out picture by heart; trusts the features where they and the codes disagree."""
 
     def __init__(self):
         self.settings = InferenceSettings()

@@ -78,7 +78,21 @@ def _out(parser: argparse.ArgumentParser, default: str) -> None:
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     _model(parser)
-    parser.add_argument("--suite", default="digits", help="what to measure (default: %(default)s)")
+    parser.add_argument(
+        "--suite",
+        default="digits",
+        help="what to measure: digits, reconstruction, zeroshot, ... (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--source", nargs="+", metavar=("KIND", "KEY=VALUE"), help="pictures of reconstruction and zeroshot"
+    )
+    parser.add_argument("--limit", type=int, help="so many of them, drawn by --seed (default: all)")
+    parser.add_argument("--seed", type=int, help="of what is drawn (default: 0)")
+    parser.add_argument("--classes", metavar="FILE", help="zeroshot: JSON of class names and templates")
+    parser.add_argument(
+        "--lpips", nargs="+", metavar="FILE", help="reconstruction: LPIPS's VGG-16 and heads, in one file or two"
+    )
+    parser.add_argument("--fid", action="store_true", default=None, help="reconstruction: rFID by clean-fid too")
     parser.add_argument("--out", metavar="DIR", help="folder for figures, pictures and report (default: WORKDIR/SUITE)")
     parser.add_argument(
         "--started", type=float, metavar="TIME", help="Unix time when the whole job began: the figures tell `seconds`"
@@ -207,7 +221,10 @@ COMMANDS = {
             "evaluate",
             "evaluate",
             "measures a trained model and writes figures and a report",
-            "unitok evaluate --workdir runs/demo/stage2 --suite digits --out runs/demo",
+            "unitok evaluate --workdir runs/demo/stage2 --suite digits --out runs/demo\n"
+            "unitok evaluate --workdir runs/demo/stage2 --suite reconstruction --source folder path=photos --limit 9\n"
+            "unitok evaluate --workdir runs/dualtoken/tokenizer --suite zeroshot --source folder path=val --classes "
+            "imagenet.json",
             _evaluate,
         ),
         Command(

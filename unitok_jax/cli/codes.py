@@ -21,7 +21,7 @@ def tokenize(args: argparse.Namespace) -> None:
     if args.shards < 1:
         raise UserError(f"--shards: expected 1 or more, got {args.shards}")
     distributed.initialize()
-    kind, options = args.source[0], _options(args.source[1:])
+    kind, options = args.source[0], source_options(args.source[1:])
     source = open_source(kind, options, "--source")
     pipeline, config = load_pipeline(args.workdir, args.mesh)
     meta = {"system": config.system, "weights": str(find_step(args.workdir)), "source": {"kind": kind, **options}}
@@ -41,8 +41,8 @@ def tokenize(args: argparse.Namespace) -> None:
         print(f"{name}\t{count}")
 
 
-def _options(items: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` each; a value is a Python literal, else text."""
+def source_options(items: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` each, of ``--source``; a value is a Python literal, else text."""
     options: dict[str, Any] = {}
     for item in items:
         key, equals, value = item.partition("=")

@@ -1,6 +1,7 @@
 """`unitok evaluate`."""
 
 import argparse
+import dataclasses
 import logging
 import shlex
 import sys
@@ -9,32 +10,47 @@ from typing import Any
 
 from etils import epath
 
+from unitok_jax.cli.codes import source_options
 from unitok_jax.cli.models import load_pipeline, using
 from unitok_jax.errors import writing
-from unitok_jax.evaluation import files, report
-from unitok_jax.evaluation.suites import suite
+from unitok_jax.evaluation import files
+from unitok_jax.evaluation.suites import REPORTS, suite
 from unitok_jax.training.config import TrainConfig
 from unitok_jax.training.metrics import read_metrics
 from unitok_jax.training.workdir import read_workdir
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Runs a suite on a workdir's model, prints the figures, and writes them, their pictures and a report."""
+    """Runs a suite on a workdir's model, prints the figures, and writes them and what the suite has besides."""
     run = suite(args.suite)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("unitok_jax").setLevel(logging.INFO)
     pipeline, config = load_pipeline(args.workdir, args.mesh)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
-    settings = {"system": config.system, "seed": config.seed, "evaluation": config.evaluation}
+    settings = {
+        **{"system": config.system, "stage": config.stage, "seed": config.seed, "evaluation": config.evaluation},
+        **{"options": _options(args), "workdir": args.workdir, "config": dataclasses.asdict(config)},
+    }
     with using(pipeline, config), writing(out):
         figures = run(pipeline, settings, out)
         if args.started is not None:
             figures = {**figures, "seconds": round(time.time() - args.started, 1)}
             files.write_json(out / "metrics.json", figures)
-        page = report.write_report(out, _curves(args.workdir, config), [shlex.join(["unitok", *sys.argv[1:]])])
+        told = out / "result.json"
+        if args.suite in REPORTS:
+            commands = [shlex.join(["unitok", *sys.argv[1:]])]
+            told = REPORTS[args.suite](out, _curves(args.workdir, config), commands)
     for name, value in figures.items():
         print(f"{name}\t{value:.4g}")
-    print(f"report\t{page}")
+    print(f"report\t{told}")
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says to the suite; a suite refuses what it does not know."""
+    given: dict[str, Any] = {name: getattr(args, name) for name in ("limit", "seed", "classes", "lpips", "fid")}
+    if args.source:
+        given["source"] = {"kind": args.source[0], **source_options(args.source[1:])}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _curves(workdir: str, config: TrainConfig) -> dict[str, list[dict[str, Any]]]:

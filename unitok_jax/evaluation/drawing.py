@@ -100,13 +100,21 @@ def judged(pictures: UInt8[np.ndarray, "B H W 3"], scans: Sequence[Scan]) -> flo
 
 
 def codebook(pipeline: Any, out: epath.Path) -> dict[str, float]:
-    """Counts the codes of the held-out pictures; writes ``codes.json``, the count of each entry."""
-    codes = np.asarray(pipeline.encode(pictures_of(digits.split("held_out"))).codes)
-    histogram = metrics.code_histogram(codes, pipeline.codebook_size)
-    files.write_json(out / "codes.json", histogram.tolist())
+    """Counts the codes of the held-out pictures; writes ``codes.json``, by codebook the count of each entry.
+
+    Where there are several codebooks (or scales), the figures without a name are those of the worst.
+    """
+    tokens = pipeline.encode(pictures_of(digits.split("held_out")))
+    counts = {
+        name: metrics.code_histogram(codes, entries) for name, (codes, entries) in pipeline.codebooks(tokens).items()
+    }
+    files.write_json(out / "codes.json", {name: histogram.tolist() for name, histogram in counts.items()})
+    found = {"usage": metrics.usage, "perplexity": metrics.perplexity}
+    by_book = {figure: {name: of(histogram) for name, histogram in counts.items()} for figure, of in found.items()}
+    several = len(counts) > 1
     return {
-        "codebook_entries": len(histogram),
-        "codebook_usage": metrics.usage(histogram),
-        "codebook_perplexity": metrics.perplexity(histogram),
-        "codes_per_image": int(np.prod(codes.shape[2:])),
+        "codebook_entries": max(map(len, counts.values())),
+        **{f"codebook_{figure}": min(values.values()) for figure, values in by_book.items()},
+        **{f"codebook_{f}_{name}": v for f, values in by_book.items() for name, v in values.items() if several},
+        "codes_per_image": int(np.prod(tokens.codes.shape[2:])),
     }

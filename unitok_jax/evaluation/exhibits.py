@@ -121,21 +121,20 @@ def reconstructions(out: epath.Path) -> str:
 
 
 def codebook(out: epath.Path, figures: Mapping[str, float]) -> str:
-    """How often each code is used, the commonest first."""
-    counts = sorted(files.read_json(out / "codes.json"), reverse=True)
-    told = (
-        f"{sum(c > 0 for c in counts)} of {len(counts)} entries used; the commonest {counts[0]} times,"
-        f" the median one {counts[len(counts) // 2]} times"
-    )
-    return (
-        page.text(
-            f"{told[0].upper()}{told[1:]}.",
-            f"Perplexity {figures['codebook_perplexity']:.0f}: as varied as that many equal entries.",
+    """How often each code of each codebook is used, the commonest first."""
+    books = files.read_json(out / "codes.json")
+    several = len(books) > 1
+    lines, charts = [], []
+    for name, book in books.items():
+        counts, label = sorted(book, reverse=True), f"{name}: " if several else ""
+        perplexity = figures[f"codebook_perplexity_{name}" if several else "codebook_perplexity"]
+        told = (
+            f"{sum(c > 0 for c in counts)} of {len(counts)} entries used; the commonest {counts[0]} times,"
+            f" the median one {counts[len(counts) // 2]} times"
         )
-        + '<div class="charts">'
-        + plots.bar_chart(counts, "Uses of each entry, commonest first", told, "entry")
-        + "</div>"
-    )
+        lines.append(f"{label}{told}. Perplexity {perplexity:.0f}: as varied as that many equal entries.")
+        charts.append(plots.bar_chart(counts, f"{label}Uses of each entry, commonest first", told, "entry"))
+    return page.text(*lines) + f'<div class="charts">{"".join(charts)}</div>'
 
 
 def _scan(row: Row) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from unitok_jax.evaluation import exhibits, files, page, plots
-from unitok_jax.evaluation.targets import TARGETS, Target
+from unitok_jax.evaluation.targets import Target, chosen
 
 Rows = Sequence[Mapping[str, Any]]
 Lines = dict[str, tuple[list[float], list[float]]]
@@ -26,35 +26,42 @@ def write_report(out: epath.PathLike, curves: Mapping[str, Rows], commands: Iter
     """
     out = epath.Path(out)
     figures, settings = files.read_json(out / "metrics.json"), files.read_json(out / "settings.json")
+    targets = chosen(settings.pop("targets", {}))
     sections = [
-        ("figures", "Figures", _figures(figures)),
+        ("figures", "Figures", _figures(figures, targets)),
         ("training", "Training", _training(curves)),
         ("captions", "Captions", exhibits.captions(out)),
         ("answers", "Questions and answers", exhibits.answers(out)),
         ("drawings", "Drawings", exhibits.generations(out)),
         ("reconstructions", "Reconstructions", exhibits.reconstructions(out)),
         ("codebook", "Codebook", exhibits.codebook(out, figures)),
-        ("streams", "Which visual stream it leans on", _streams(figures)),
+        *(
+            [("streams", "Which visual stream it leans on", _streams(figures))]
+            if "caption_exact_codes_blanked" in figures
+            else []
+        ),
         ("settings", "Settings and commands", _settings(settings, curves, commands)),
     ]
     title = "One small model that reads and draws handwritten digits"
-    files.write_text(out / "report.html", page.page(title, _header(out, figures, settings), sections))
+    files.write_text(out / "report.html", page.page(title, _header(out, figures, settings, targets), sections))
     return out / "report.html"
 
 
-def _header(out: epath.Path, figures: Mapping[str, float], settings: Mapping[str, Any]) -> str:
-    met = sum(target.met(figures) for target in TARGETS)
+def _header(
+    out: epath.Path, figures: Mapping[str, float], settings: Mapping[str, Any], targets: Sequence[Target]
+) -> str:
+    met = sum(target.met(figures) for target in targets)
     took = f" The whole run took {figures['seconds'] / 60:.1f} minutes." if "seconds" in figures else ""
     lead = (
         f"A small {escape(settings['system'])} model, trained from random weights on 1,497 real scans, captions"
         " pictures that it has never seen, answers questions about them and draws new ones from words."
-        f" {met} of {len(TARGETS)} targets are met.{took}"
+        f" {met} of {len(targets)} targets are met.{took}"
     )
     return f'<p class="lead">{lead}</p>{exhibits.hero(out)}<p>Drawn by the model, one for each digit.</p>'
 
 
-def _figures(figures: Mapping[str, float]) -> str:
-    cards = "".join(_card(target, figures) for target in TARGETS if target.key in figures)
+def _figures(figures: Mapping[str, float], targets: Sequence[Target]) -> str:
+    cards = "".join(_card(target, figures) for target in targets if target.key in figures)
     return (
         page.text(
             "Measured on the 300 held-out scans and on drawings from words.",

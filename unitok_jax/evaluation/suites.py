@@ -6,12 +6,17 @@ from typing import Any
 from etils import epath
 
 from unitok_jax.errors import UserError
-from unitok_jax.evaluation import digits
+from unitok_jax.evaluation import digits, reconstruction, report, zero_shot_suite
 from unitok_jax.settings import near
 
 Suite = Callable[[Any, Mapping[str, Any], epath.PathLike], dict[str, float]]
 
-SUITES: Mapping[str, Suite] = {"digits": digits.evaluate}
+SUITES: Mapping[str, Suite] = {
+    "digits": digits.evaluate,
+    "reconstruction": reconstruction.evaluate,
+    "zeroshot": zero_shot_suite.evaluate,
+}
+REPORTS: Mapping[str, Callable[..., epath.Path]] = {"digits": report.write_report}  # of the suites that have one
 
 
 def suite(name: str) -> Suite:

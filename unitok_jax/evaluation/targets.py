@@ -1,7 +1,10 @@
-"""What the digits suite is expected to reach, in the order in which the report tells it."""
+"""What the digits suite is expected to reach, in the order in which the report tells it: UniToken's bounds."""
 
 import dataclasses
 from collections.abc import Mapping
+
+from unitok_jax.errors import UserError
+from unitok_jax.settings import near
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,19 @@ class Target:
         return f"{'at most' if self.most else 'at least'} {bound}"
 
 
+def chosen(bounds: Mapping[str, float]) -> tuple[Target, ...]:
+    """The targets that `bounds` names, with its bounds, in the order of `TARGETS`; all of `TARGETS` for none.
+
+    Raises:
+        UserError: for a figure that has no target.
+    """
+    known = {target.key: target for target in (*TARGETS, *OTHERS)}
+    unknown = next((key for key in bounds if key not in known), None)
+    if unknown:
+        raise UserError(f"config.evaluation.targets.{unknown}: no such figure.{near(unknown, known)}")
+    return tuple(dataclasses.replace(t, bound=bounds[key]) for key, t in known.items() if key in bounds) or TARGETS
+
+
 TARGETS = (
     Target("caption_exact", "Captions right in digit and colour", 0.88),
     Target("answer_colour", "“What colour is it?” answered right", 0.97),
@@ -54,3 +70,4 @@ TARGETS = (
     Target("codes_per_image", "Codes an image", 16, unit=""),
     Target("judge_accuracy", "The judge on real held-out digits", 0.95),
 )
+OTHERS = (Target("edit_correct", "Held-out pictures edited as asked", 0.60),)  # of models that edit

@@ -115,7 +115,8 @@ class Pipeline:
         template = self.settings.prompt("generate")
         turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
         examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
-        return self._draw(examples, _override(self.settings.draw, guidance, temperature, top_k, grid), seeds)
+        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid)
+        return self.decode(np.stack(self._drawn(examples, decoding, seeds)))
 
     def edit(
         self,
@@ -145,7 +146,8 @@ class Pipeline:
             Example(f"image {i}", (Turn("user", text if IMAGE in text else IMAGE + text),), (image,), Task.GENERATION)
             for i, (image, text) in enumerate(zip(images, asked, strict=True))
         ]
-        return self._draw(examples, _override(self.settings.draw, guidance, temperature, top_k, grid), seeds)
+        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid)
+        return self.decode(np.stack(self._drawn(examples, decoding, seeds)))
 
     def answer(
         self, examples: Sequence[Example], decoding: Decoding | None = None, seeds: Sequence[int] | int = 0
@@ -191,9 +193,7 @@ class Pipeline:
 
     def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
         """Images through their codes and back."""
-        tokens = self.encode(images, codes_alone=True)
-        grid = tokens.grid or tokens.codes.shape[2:3]
-        return self.decode(tokens.codes.reshape(len(images), *grid, *tokens.codes.shape[3:]))
+        return self.decode_tokens(self.encode(images, codes_alone=True))
 
     def on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         """Around programs that run on its parameters."""
@@ -204,16 +204,41 @@ class Pipeline:
         rows = len(jax.tree.leaves(batch)[0])
         return batch if self.mesh is None else jax.device_put(batch, row_sharding(self.mesh, rows))
 
-    def _draw(
-        self, examples: Sequence[Example], decoding: Decoding, seeds: Sequence[int] | int
-    ) -> UInt8[np.ndarray, "N H W 3"]:
+    def decode_tokens(self, tokens: VisualTokens) -> UInt8[np.ndarray, "N H W 3"]:
+        """Images from what `encode` gave of one image each."""
+        codes, grid = tokens.codes, tokens.grid or tokens.codes.shape[2:3]
+        return self.decode(codes.reshape(len(codes), *grid, *codes.shape[3:]))
+
+    def seen(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
+        """What codes are made of: each image as the view that gives codes shows it."""
+        (view,) = self._pixels(images, codes_alone=True).values()
+        return view[:, 0]
+
+    def gives_features(self, image: np.ndarray) -> bool:
+        """Whether the model reads an image as features too, and not as codes alone."""
+        return self._shapes(self.system.views(image)).features is not None
+
+    def codebooks(self, tokens: VisualTokens) -> dict[str, tuple[Int[np.ndarray, "N n depth"], int]]:
+        """The codes of each codebook, one column a depth, and how many entries it has.
+
+        A system whose codes come from several codebooks, or at several scales, has a method ``codebooks`` that tells
+        them apart; else all are one, ``codebook``.
+        """
+        codes = tokens.codes[:, 0]
+        codes = codes if codes.ndim == 3 else codes[..., None]
+        if hasattr(self.system, "codebooks"):
+            return self.system.codebooks(codes)
+        return {"codebook": (codes, self.codebook_size)}
+
+    def _drawn(self, examples: Sequence[Example], decoding: Decoding, seeds: Sequence[int] | int) -> list[np.ndarray]:
+        """The codes of each example's image."""
         answers = self.answer(examples, decoding, seeds)
         unfinished = [example.id for example, answer in zip(examples, answers, strict=True) if not answer.images]
         if unfinished:
             raise UserError(
                 f"{unfinished[0]}: no whole image within max_steps={decoding.max_steps} of the decode; raise it"
             )
-        return self.decode(np.stack([answer.images[0] for answer in answers]))
+        return [answer.images[0] for answer in answers]
 
     def _about(self, images: Images, questions: Sequence[str], feature_images: Images | None) -> list[str]:
         examples = list(map(_question, range(len(images)), images, questions))

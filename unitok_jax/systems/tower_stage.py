@@ -3,14 +3,16 @@ Pre-Training"), for systems that start from a released tower and runs that have 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
+from jaxtyping import Int
 
+from unitok_jax.backbones.siglip_text import SiglipTextConfig
 from unitok_jax.data.example import IMAGE, BadExample, Example
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
@@ -30,24 +32,14 @@ class TowerOptions:
     trains: tuple[str, ...] = ("^vit/", "^text/")
 
 
-def build(
-    system: Any,
-    values: Mapping[str, Any],
-    *,
-    name: str,
-    picture: Callable[[np.ndarray], np.ndarray],
-    encode: Callable[[str], list[int]],
-    pad: int,
-) -> Stage:
+def build(system: Any, name: str, values: Mapping[str, Any]) -> Stage:
     """The stage from its options; needs `config.model.text`.
 
     Args:
-        system: has `config.vit`, `config.text`, `init`, `pooled` and `pooled_text`; its parts are ``vit`` and ``text``.
-        values: the options.
+        system: has `config.vit`, `config.text`, `init`, `tower_picture`, `text_tokens`, `pooled` and `pooled_text`; its
+            parts are ``vit`` and ``text``.
         name: of the tower's view.
-        picture: what the tower sees of an image, uint8.
-        encode: a caption's ids.
-        pad: what they are filled up with.
+        values: the options.
     """
     options = from_config(TowerOptions, values, "config.stage_options")
     if system.config.text is None:
@@ -56,22 +48,14 @@ def build(
     return Stage(
         spec=RowSpec(length, {name: View(1, side, side, 0, Modality.FEATURE)}),
         init=lambda key: (system.init(key, ("vit", "text")), {}),
-        layout=functools.partial(_layout, name, length, picture, encode, pad),
+        layout=functools.partial(_layout, system, name),
         counts=lambda batch: {"pairs": jnp.sum(batch["filled"][name])},
         phases=(Phase("tower", options.trains, functools.partial(_loss, system, name)),),
         splittable=False,
     )
 
 
-def _layout(
-    name: str,
-    length: int,
-    picture: Callable[[np.ndarray], np.ndarray],
-    encode: Callable[[str], list[int]],
-    pad: int,
-    example: Example,
-    rng: np.random.Generator,
-) -> ExampleRow:
+def _layout(system: Any, name: str, example: Example, rng: np.random.Generator) -> ExampleRow:
     """The picture and its caption (the assistant's last text), padded to the text tower's length."""
     del rng
     if not example.turns:
@@ -80,17 +64,16 @@ def _layout(
         raise BadExample(
             "image symbols do not match the images", f"{example.id}: expected one, has {len(example.images)}"
         )
-    tokens = padded(encode(example.turns[-1].text.replace(IMAGE, "").strip()), length, pad)
-    zeros = np.zeros(length, np.int32)
-    views = {name: [picture(example.images[0])]}
+    tokens = system.text_tokens([example.turns[-1].text.replace(IMAGE, "").strip()])[0]
+    zeros = np.zeros(len(tokens), np.int32)
+    views = {name: [system.tower_picture(example.images[0])]}
     return ExampleRow(tokens, zeros, zeros.astype(np.float32), zeros.astype(np.int8), zeros, example.task, views)
 
 
-def padded(ids: list[int], length: int, pad: int) -> np.ndarray:
-    """Ids cut or filled up to a text tower's length, int32."""
-    tokens = np.full(length, pad, np.int32)
-    tokens[: len(ids[:length])] = ids[:length]
-    return tokens
+def padded(texts: Iterable[list[int]], text: SiglipTextConfig, pad: int) -> Int[np.ndarray, "texts length"]:
+    """Ids of texts, each cut or filled up with `pad` to the text tower's length, int32."""
+    length = text.max_length
+    return np.array([(ids + [pad] * length)[:length] for ids in texts], np.int32)
 
 
 def _loss(

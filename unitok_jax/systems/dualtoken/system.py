@@ -67,7 +67,7 @@ class DualToken(DecoderReading):
         self.codebook_size = max(config.quantizer(branch).size for branch in config.branches)
         self.artefacts = weights.artefacts(config)
         self.stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]] = {
-            "tower": functools.partial(_tower_stage, self),
+            "tower": functools.partial(tower_stage.build, self, VIEW),
             "tokenizer": functools.partial(stage_tokenizer.build, self),
             "lm": functools.partial(stage_lm.build, self),
         }
@@ -150,6 +150,21 @@ class DualToken(DecoderReading):
         latents = self.tokenizer.latents(params, "pix", self.tokenizer.split(codes)["pix"])
         return self.tokenizer.decode(params, latents)[0]
 
+    def codebooks(self, codes: Int[np.ndarray, "batch n depth"]) -> dict[str, tuple[Int[np.ndarray, "batch n _"], int]]:
+        """Host side: the codes of each codebook, and its entries; one of each depth where depths do not share it."""
+        found, start = {}, 0
+        for name in self.config.branches:
+            config = self.config.quantizer(name)
+            own = codes[..., start : start + config.depth]
+            start += config.depth
+            if config.shared:
+                found[name] = own, config.size
+            else:
+                found |= {
+                    f"{name}_{depth}": (own[..., depth : depth + 1], config.size) for depth in range(config.depth)
+                }
+        return found
+
     def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
         return {VIEW: [view(image, self.config.vit.image_size, rng)]}
 
@@ -167,14 +182,12 @@ class DualToken(DecoderReading):
 
     def text_tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "batch length"]:
         """Host side: ids for the text tower, by its own tokenizer where the config names one."""
-        assert self.config.text is not None
-        return np.stack(
-            [tower_stage.padded(self._words(text), self.config.text.max_length, self._pad) for text in texts]
-        )
+        pad = self.vocabulary.ids.pad if self.config.text_pad is None else self.config.text_pad
+        return tower_stage.padded(map(self._words, texts), self.config.text, pad)
 
-    @property
-    def _pad(self) -> int:
-        return self.vocabulary.ids.pad if self.config.text_pad is None else self.config.text_pad
+    def tower_picture(self, image: np.ndarray) -> np.ndarray:
+        """Host side: what the tower sees of a uint8 image [H, W, 3]."""
+        return whole_view(image, self.config.vit.image_size)
 
     def _words(self, text: str) -> list[int]:
         """A text's ids for the text tower."""
@@ -257,14 +270,3 @@ class DualToken(DecoderReading):
         self, params: Params, hidden: jax.Array, state: decoding.DecodeState, settings: Decoding, keys: jax.Array
     ) -> tuple[Emission, decoding.DecodeState]:
         return decoding.decode_step(self, params, hidden, state, settings, keys)
-
-
-def _tower_stage(system: DualToken, values: Mapping[str, Any]) -> Stage:
-    return tower_stage.build(
-        system,
-        values,
-        name=VIEW,
-        picture=functools.partial(whole_view, side=system.config.vit.image_size),
-        encode=system._words,
-        pad=system._pad,
-    )

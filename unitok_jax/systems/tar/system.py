@@ -6,7 +6,7 @@ Source: arXiv 2506.18898 and its released code; what is released and what is our
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems import vq_stage
+from unitok_jax.systems import tower_stage, vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
@@ -35,7 +35,6 @@ from unitok_jax.systems.tar import (
     stage_lm,
     stage_sana,
     stage_ta_tok,
-    stage_tower,
     stage_vq,
     weights,
 )
@@ -91,7 +90,7 @@ class Tar(DecoderReading):
         self.grammar = decoding.Grammar(vocabulary.ids, sides, config.scale, config.constrain, config.penalty)
         self.artefacts = weights.artefacts(config)
         self.stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]] = {
-            "tower": functools.partial(stage_tower.build, self),
+            "tower": functools.partial(tower_stage.build, self, "ta_tok"),
             "ta_tok": functools.partial(stage_ta_tok.build, self),
             "vq": functools.partial(stage_vq.build, self),
             "ar": functools.partial(stage_ar.build, self),
@@ -153,6 +152,19 @@ class Tar(DecoderReading):
     def pooled_text(self, params: Params, tokens: Int[Array, "batch length"]) -> Float[Array, "batch C"]:
         """What the text tower beside the teacher says of texts."""
         return self.apply(params, "text", tokens)[0]
+
+    def text_tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "batch length"]:
+        """Host side: ids for the text tower."""
+        return tower_stage.padded(map(self.vocabulary.encode, texts), self.config.text, self.vocabulary.ids.end_of_text)
+
+    def tower_picture(self, image: np.ndarray) -> np.ndarray:
+        """Host side: what the teacher sees of a uint8 image [H, W, 3]."""
+        return pictures.square(image, self.config.vit.image_size)
+
+    def codebooks(self, codes: Int[np.ndarray, "batch n 1"]) -> dict[str, tuple[Int[np.ndarray, "batch n 1"], int]]:
+        """Host side: the codes of each pool scale, and the codebook's entries, which all scales share."""
+        spans = {f"scale_{scale}": self.config.shape.span(scale) for scale in self.config.scales}
+        return {name: (codes[:, first : first + n], self.codebook_size) for name, (first, n) in spans.items()}
 
     def picture_codes(self, params: Params, shown: Float[Array, "batch H W 3"]) -> Codes:
         """The VQ-VAE's codes of pictures, along rows."""

@@ -4,7 +4,7 @@ Source: arXiv 2504.04423 and its released code; what is released and what is our
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,11 @@ from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems import vq_stage
+from unitok_jax.systems import tower_stage, vq_stage
 from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
-from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_tower, stage_vqgan, weights
+from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_vqgan, weights
 from unitok_jax.systems.unitoken.config import UniTokenConfig
 from unitok_jax.systems.unitoken.images import siglip_view, vqgan_view
 from unitok_jax.systems.unitoken.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ class UniToken(DecoderReading):
         self.artefacts = weights.artefacts(config)
         self.stages: Mapping[str, Callable[[Mapping[str, Any]], Stage]] = {
             "vqgan": functools.partial(stage_vqgan.build, self),
-            "tower": functools.partial(stage_tower.build, self),
+            "tower": functools.partial(tower_stage.build, self, "siglip"),
             "lm": functools.partial(stage_lm.build, self),
         }
 
@@ -145,6 +145,14 @@ class UniToken(DecoderReading):
     def pooled_text(self, params: Params, tokens: Int[Array, "batch length"]) -> Features:
         """What the text tower says of texts, [batch, C]."""
         return self.apply(params, "text", tokens)[0]
+
+    def text_tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "batch length"]:
+        """Host side: ids for the text tower."""
+        return tower_stage.padded(map(self.vocabulary.encode, texts), self.config.text, self.vocabulary.ids.pad)
+
+    def tower_picture(self, image: np.ndarray) -> np.ndarray:
+        """Host side: what the tower sees of a uint8 image [H, W, 3] as a whole."""
+        return siglip_view(image, self.config.vit.image_size)
 
     # Rows
 

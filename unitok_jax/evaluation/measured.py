@@ -1,0 +1,138 @@
+"""What the suites over a source of pictures share: which pictures, work in parts that a killed run goes on from, and
+what made a result."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict
+
+from unitok_jax import __version__
+from unitok_jax.data import pictures
+from unitok_jax.data.example import BadExample
+from unitok_jax.data.sources import open_source
+from unitok_jax.errors import UserError
+from unitok_jax.evaluation import files
+
+_log = logging.getLogger(__name__)
+PACKAGES = ("jax", "flax", "numpy", "pillow")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """The pictures of a source that a suite looks at.
+
+    Attributes:
+        source: ``{"kind": ..., options}``, of `data.sources`.
+        limit: so many of them, drawn by `seed`; 0 takes all.
+        seed: of the draw.
+    """
+
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    limit: int = 0
+    seed: int = 0
+
+    def opened(self) -> tuple[Any, np.ndarray]:
+        """The source, and the indices of its records that are looked at, ascending.
+
+        Raises:
+            UserError: without a source, or for one that cannot be opened.
+        """
+        if "kind" not in self.source:
+            raise UserError("--source: missing; this suite needs pictures, such as --source folder path=pictures")
+        options = {name: value for name, value in self.source.items() if name != "kind"}
+        source = open_source(self.source["kind"], options, "--source")
+        chosen = np.arange(len(source))
+        if 0 < self.limit < len(chosen):
+            chosen = np.sort(np.random.default_rng(self.seed).permutation(len(source))[: self.limit])
+        return source, chosen
+
+
+def read(source: Any, indices: np.ndarray) -> tuple[list[int], list[Mapping[str, Any]], list[np.ndarray]]:
+    """Indices, records and pictures, uint8 [H, W, 3]; what cannot be read is left out and named in the log."""
+    places, records, images = [], [], []
+    for index in indices:
+        try:
+            record = source[int(index)]
+            if "image" not in record:
+                raise BadExample("image missing", f"{record.get('id', index)}: no image")
+            images.append(pictures.decode(record["image"], record.get("folder")))
+            records.append(record)
+            places.append(int(index))
+        except BadExample as error:
+            _log.warning("skipped record %d: %s", index, error)
+    return places, records, images
+
+
+def in_parts(
+    out: epath.Path, made_by: Mapping[str, Any], indices: np.ndarray, size: int, work: Callable[[np.ndarray], Arrays]
+) -> Arrays:
+    """Runs `work` on `size` indices at a time and joins what it gives along the first axes.
+
+    Each part is kept in a folder named by `made_by` until all are there: a run that was killed goes on with the parts
+    that it lacks, and one of another checkpoint or other options never reads them.
+
+    Raises:
+        UserError: if no picture could be read.
+    """
+    folder = out / f".parts-{digest(made_by)[:12]}"
+    parts = []
+    for start in range(0, len(indices), size):
+        path = folder / f"{start:09d}.npz"
+        if not path.exists():
+            with files.replacing(path) as file:
+                np.savez(file, **work(indices[start : start + size]))
+            _log.info("%d/%d pictures", min(start + size, len(indices)), len(indices))
+        with path.open("rb") as file:
+            parts.append(dict(np.load(file)))
+    parts = [part for part in parts if part]
+    if not parts:
+        raise UserError("--source: none of its pictures could be read; see the log")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    folder.rmtree(missing_ok=True)
+    return joined
+
+
+def made_by(pipeline: Any, config: Mapping[str, Any], settings: Any) -> dict[str, Any]:
+    """What a reader must know to get the same figures: checkpoint, config, pictures, versions."""
+    return {
+        "system": config["system"],
+        "stage": config.get("stage"),
+        "workdir": config.get("workdir"),
+        "checkpoint": params_digest(pipeline.params),
+        "config": digest(config.get("config", {})),
+        **json.loads(json.dumps(dataclasses.asdict(settings))),
+        "device": jax.devices()[0].device_kind,
+        "unitok_jax": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def write_result(out: epath.Path, suite: str, figures: Mapping[str, float], told: Mapping[str, Any]) -> None:
+    """Writes ``result.json``: the figures and what made them."""
+    files.write_json(out / "result.json", {"suite": suite, "figures": dict(figures), "made_by": dict(told)})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def params_digest(params: Mapping[str, Any]) -> str:
+    """SHA-256 of all parameters: names, types, shapes and numbers, wherever they lie."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(flatten_dict(params, sep="/").items()):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.view(np.uint8).data if array.ndim else array.tobytes())
+    return found.hexdigest()
