@@ -1,4 +1,4 @@
-"""A folder of a tiny UniToken with random parameters, as an import would leave it."""
+"""A folder of a tiny model, by default a UniToken, with random parameters, as an import would leave it."""
 
 import json
 
@@ -23,17 +23,19 @@ MODEL = {
 }
 
 
-def make_run(folder, model=MODEL, stage="lm", dtype=np.float32):
+def make_run(folder, model=MODEL, stage="lm", dtype=np.float32, system="unitoken", options=None):
     """Writes the folder; returns its parameters, zeros beyond the vocabulary as after every import."""
-    rng = np.random.default_rng(0)
-    abstract = jax.eval_shape(base.build_stage(base.build("unitoken", model), stage, {}).init, jax.random.key(0))[0]
+    rng, options = np.random.default_rng(0), options or {}
+    abstract = jax.eval_shape(base.build_stage(base.build(system, model), stage, options).init, jax.random.key(0))[0]
     leaves = {path: rng.normal(size=leaf.shape).astype(dtype) for path, leaf in flat(abstract).items()}
-    size = model["lm"]["vocab_size"]
-    if "lm/head/kernel" in leaves:
-        leaves["lm/embed/embedding"][size:] = 0
-        leaves["lm/head/kernel"][:, size:] = 0
+    for part, size in (("lm", model.get("lm", {}).get("vocab_size")), ("ar", model.get("ar", {}).get("codes"))):
+        if f"{part}/embed/embedding" in leaves:
+            leaves[f"{part}/embed/embedding"][size:] = 0
+        if f"{part}/head/kernel" in leaves:
+            leaves[f"{part}/head/kernel"][:, size:] = 0
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder.absolute() / "params", nested(leaves))
-    config = {"system": "unitoken", "stage": stage, "steps": 1, "data": {}, "optimizer": {}, "model": model}
+    config = {"system": system, "stage": stage, "steps": 1, "data": {}, "optimizer": {}, "model": model}
+    config["stage_options"] = options
     (folder / "config.json").write_text(json.dumps(config))
     return nested(leaves)

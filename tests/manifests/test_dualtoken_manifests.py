@@ -111,6 +111,17 @@ def test_vilaus_head(name, code, depth):
     shapes = jax.eval_shape(lambda: init_depth_head(config, jax.random.key(0)))
     plan(vilau_table(config), upstream, shapes)
     assert upstream_shapes(vilau_table(config), shapes) == upstream
+    if code == 1152:  # as wide as the tower, so that it can stand in a DualToken
+        model = dataclasses.replace(
+            RELEASED,
+            **{"lm": DecoderConfig(151936, 4096, 11008, 2, 32, 32, 128), "head": config, "prequant_sem": False},
+            **{name: ResidualConfig(features=code, depth=depth) for name in ("pix", "sem")},
+        )
+        source = InMemory({f"rqtransformer.{k}": np.broadcast_to(np.float32(0), v) for k, v in upstream.items()})
+        tables = system_of(model).artefacts
+        assert recognise(tables, source, ("semantic_head",), "x") == "vilau_semantic_head"
+        keys = {f"rqtransformer.{key}": shape for key, shape in upstream.items()}
+        plan(tables["vilau_semantic_head"], keys, {"semantic_head": shapes})
 
 
 def test_checkpoints_are_told_by_their_keys_and_the_older_spelling_is_read():
@@ -127,9 +138,10 @@ def test_the_wrong_variant_names_what_fits():
     legacy = manifest("tokenizer_legacy_siglip2_so400m_256_rvq4")
     assert "prequant_sem=False" in explain(SMALL, legacy)
     assert "postquant_causal=False" in explain(SMALL, legacy)
+    assert all(f"{branch}.features=1152 (now 32)" in explain(SMALL, legacy) for branch in ("pix", "sem"))
     assert "prequant_sem=True" in explain(LEGACY, manifest("tokenizer_siglip2_so400m_256_rvq4"))
     told = explain(RELEASED, manifest("tokenizer_siglip2_so400m_256_rvq4"))
-    assert "vit.patch_size=16" in told
+    assert "vit.patch_size=16" in told and "vit.image_size=256" in told
     assert "pix.depth=4" in told
     assert explain(RELEASED, manifest("tokenizer_siglip2_so400m_384_rvq8")) == ""
 
@@ -150,7 +162,7 @@ def test_the_config_is_read_off_the_shapes(name, config):
     told, notes = release.recipe([Found("file", Path("file"), source, {})], "auto", None)
     read = base.build("dualtoken", told["model"]).config
     sem = dataclasses.replace(config.sem, kind="rq_ema")
-    assert read == dataclasses.replace(config, lm=None, sem=sem)
+    assert read == dataclasses.replace(config, lm=None, sem=sem, text_pad=0)
     assert any("taps" in note for note in notes)
     with pytest.raises(UserError, match="are those of"):
         release.recipe([Found("file", Path("file"), source, {})], "tokenizer" if config is LEGACY else "legacy", None)

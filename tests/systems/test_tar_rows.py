@@ -14,6 +14,7 @@ from unitok_jax.quantizers import text_aligned
 from unitok_jax.sampling.settings import GREEDY, Decoding
 from unitok_jax.systems.tar import decoding, embeddings, layout, scales, vocabulary
 from unitok_jax.systems.tar.layout import IGNORE, PictureShape
+from unitok_jax.weights import hub
 
 WORDS = vocabulary.load(None, 64)
 IDS = WORDS.ids
@@ -30,6 +31,19 @@ def row(example, scale=2, rule="released", longest=None):
 def test_released_ids():
     ids = vocabulary.TokenIds()
     assert (ids.image_start, ids.scale, ids.code_offset, ids.size) == (151665, 151667, 151670, 217206)
+
+
+def test_a_vocabulary_comes_from_a_path_or_a_hub_id(tmp_path, monkeypatch):
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(vocabulary.TINY.read_text())
+    asked = []
+    monkeypatch.setattr(hub, "_fetch", lambda *place: asked.append(place) or hub.Located(folder / place[2], "x"))
+    assert vocabulary.load("Qwen/Qwen2.5-1.5B-Instruct", 64).ids == IDS
+    assert vocabulary.load("Qwen/Qwen2.5-1.5B-Instruct@main:tokenizer.json", 64).ids == IDS
+    assert asked == [("Qwen/Qwen2.5-1.5B-Instruct", "main", "tokenizer.json")] * 2
+    with pytest.raises(UserError, match=r"no such tokenizer file; expected .* or a hub id"):
+        vocabulary.load(str(tmp_path / "gone.json"), 64)
 
 
 @pytest.mark.parametrize(("scale", "count"), [(1, 16), (2, 4), (3, 1)])

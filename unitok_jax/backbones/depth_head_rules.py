@@ -11,6 +11,8 @@ def depth_head_table(config: DepthHeadConfig) -> Table:
     """Rules for one of DualToken's heads."""
     rules = [*_blocks("blocks.{i}.", config), *_norm("norm", "norm", config), *_linear("classifiers.{d}", "{d}")]
     rules.append(Rule("code_proj.weight", "code_proj/kernel", LINEAR))
+    if config.code_bias:
+        rules.append(Rule("code_proj.bias", "code_proj/bias"))
     if config.ffn == "shared":
         rules.append(Rule("pos_emb", "positions", Unsqueeze((0,))))
     if config.project_hidden or config.size != config.hidden:

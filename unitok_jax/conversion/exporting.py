@@ -115,7 +115,7 @@ def _source(leaves: Mapping[str, StoredLeaf], table: Table, dtype: str | None) -
 def _write(source: Source, layout: Layout, folder: Path, max_shard: int) -> None:
     if layout.file:
         folder.mkdir(parents=True, exist_ok=True)
-        save_torch(source, folder / layout.file, layout.entry)
+        save_torch(source, folder / layout.file, layout.entry, layout.beside)
     else:
         save_folder(source, folder, max_shard)
 

@@ -59,7 +59,8 @@ def find(place: str, revision: str | None = None) -> Found:
         if (folder / name).exists():
             settings = _json(folder / name)
             break
-    return Found(located.name, located.path, open_source(located.path), settings)
+    source = open_source(located.path)
+    return Found(located.name, located.path, source, {**settings, **getattr(source, "told", {})})
 
 
 def import_checkpoints(

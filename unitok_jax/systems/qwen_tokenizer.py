@@ -1,6 +1,12 @@
 """Qwen2.5's text tokenizer: the ids that follow its 151,643 words, and a stand-in where its file is missing."""
 
+from pathlib import Path
+
+from etils import epath
 from tokenizers import AddedToken, Tokenizer, models
+
+from unitok_jax.errors import UserError
+from unitok_jax.weights.hub import is_hub_id, locate
 
 WORDS = 151643  # byte-pair words; the names below follow
 ADDED = (
@@ -11,6 +17,20 @@ ADDED = (
 )
 NEWLINE = 198
 SPARE = 512  # rows that a published Qwen table has at most beyond its tokenizer's ids: 271 (1.5B, 3B), 399 (7B)
+
+
+def tokenizer_file(place: str) -> Path | epath.Path:
+    """The tokenizer JSON at a path, or of a hub id: ``owner/name``, with ``@revision`` and ``:file`` if need be.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if is_hub_id(place):
+        return locate(place if ":" in place else f"{place}:tokenizer.json").path
+    file = epath.Path(place)
+    if not file.exists():
+        raise UserError(f"{place}: no such tokenizer file; expected a Hugging Face tokenizer.json, or a hub id")
+    return file
 
 
 def stand_in() -> Tokenizer:

@@ -26,7 +26,8 @@ class Found:
         where: what it is called in reports.
         folder: where its files lie.
         source: its tensors.
-        settings: its ``config.json`` (or ``params.json``), empty where there is none.
+        settings: its ``config.json`` (or ``params.json``) or what stands in a torch file beside the tensors, empty
+            where there is none.
     """
 
     where: str
@@ -43,7 +44,9 @@ class Layout:
         artefact: the name of its table.
         folder: below the export's folder; empty is that itself.
         file: of a torch file; empty writes safetensors, in shards with an index where one file is too large.
-        entry: of the torch file's dictionary under which the tensors lie.
+        entry: of the torch file's dictionary under which the tensors lie; dots for deeper ones, empty for one bare
+            tensor.
+        beside: plain values that stand beside the tensors there.
         documents: other files by name, such as ``config.json``.
         loads: for the model card, how it is read.
     """
@@ -52,6 +55,7 @@ class Layout:
     folder: str = ""
     file: str = ""
     entry: str | None = None
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     documents: Mapping[str, str] = dataclasses.field(default_factory=dict)
     loads: str = ""
 

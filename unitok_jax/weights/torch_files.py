@@ -20,6 +20,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.weights.inert import InertUnpickler, Storage, Tensor
 
 ENTRIES = ("state_dict", "model")
+BARE = "tensor"  # the name of the tensor of a file that holds one and no dictionary
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -31,6 +32,10 @@ class TorchFile:
         entry: the dictionary inside that holds the state dict, dots for deeper ones. By default the whole file if it
             holds tensors at its top level, else its ``state_dict`` or ``model``.
 
+    Attributes:
+        told: what stands beside the tensors: texts, numbers, lists and dictionaries of them, such as a constructor's
+            arguments.
+
     Raises:
         UserError: for a file that is not torch's, is cut short, holds code, or has no such entry.
     """
@@ -40,6 +45,7 @@ class TorchFile:
         with path.open("rb") as file:
             self._zip = zipfile.is_zipfile(file)
             content, self._data = _read_zip(path) if self._zip else _read_legacy(path)
+        self.told = _said(_entry(path, content, entry))
         self._tensors = dict(_tensors(_entry(path, content, entry)))
         if not self._tensors:
             raise UserError(f"{path}: holds no tensors{f' under {entry}' if entry else ''}")
@@ -166,7 +172,24 @@ def _names(content: Any) -> str:
 
 def _tensors(content: Any, prefix: str = "") -> Iterable[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
-        yield prefix, content
+        yield prefix or BARE, content
     elif isinstance(content, dict):
         for key, value in content.items():
             yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _said(content: Any) -> dict[str, Any]:
+    """The plain values of a dictionary, without its tensors."""
+    if not isinstance(content, dict):
+        return {}
+    kept: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            inner = _said(value)
+            if inner or not value:
+                kept[str(key)] = inner
+        elif value is None or isinstance(value, bool | int | float | str):
+            kept[str(key)] = value
+        elif isinstance(value, list | tuple) and not any(isinstance(item, Tensor) for item in value):
+            kept[str(key)] = list(value)
+    return kept

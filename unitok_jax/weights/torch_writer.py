@@ -8,8 +8,9 @@ import math
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +24,19 @@ ROOT = "archive/"
 STORAGE_OF = {np.dtype(dtype): f"{name}Storage" for name, dtype in STORAGES.items() if name != "Untyped"}
 
 
-def save_torch(source: Source, path: Path, entry: str | None = None) -> None:
+def save_torch(source: Source, path: Path, entry: str | None = None, beside: Mapping[str, Any] | None = None) -> None:
     """Writes one torch file, which appears under its name only when it is whole.
 
     Args:
         source: the tensors; each is read when its turn comes.
         path: the file.
-        entry: put the tensors under this key of an outer dict, such as ``state_dict``.
+        entry: put the tensors under this key of an outer dict, such as ``state_dict``; dots for deeper ones. Empty
+            writes the only tensor bare.
+        beside: plain values that stand beside the tensors in the innermost dict of `entry`.
     """
     keys = tuple(source.keys())
     with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_entry("data.pkl"), _pickle(source, keys, entry))
+        archive.writestr(_entry("data.pkl"), _pickle(source, keys, entry, beside or {}))
         archive.writestr(_entry("byteorder"), "little")
         for number, key in enumerate(keys):
             tensor = raw(source.read(key))
@@ -49,14 +52,32 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(ROOT + name)
 
 
-def _pickle(source: Source, keys: Iterable[str], entry: str | None) -> bytes:
-    content = [_ordered_dict(), pickle.MARK]
-    for number, key in enumerate(keys):
-        content += [_text(key), _tensor(str(number), source.shape(key), source.dtype(key))]
-    body = b"".join([*content, pickle.SETITEMS])
-    if entry is not None:
-        body = b"".join([pickle.EMPTY_DICT, _text(entry), body, pickle.SETITEM])
+def _pickle(source: Source, keys: Sequence[str], entry: str | None, beside: Mapping[str, Any]) -> bytes:
+    tensors = [_tensor(str(number), source.shape(key), source.dtype(key)) for number, key in enumerate(keys)]
+    if entry == "":
+        (body,) = tensors
+    else:
+        items = (part for key, tensor in zip(keys, tensors, strict=True) for part in (_text(key), tensor))
+        body = b"".join([_ordered_dict(), pickle.MARK, *items, pickle.SETITEMS])
+    outer = entry.split(".") if entry else []
+    for depth, name in enumerate(reversed(outer)):
+        around = [part for key, value in beside.items() for part in (_text(key), _value(value))] if depth == 0 else []
+        body = b"".join([pickle.EMPTY_DICT, pickle.MARK, *around, _text(name), body, pickle.SETITEMS])
     return pickle.PROTO + b"\x02" + body + pickle.STOP
+
+
+def _value(value: Any) -> bytes:
+    """A plain value: None, bool, int, float, str, and lists and dictionaries of them."""
+    if isinstance(value, Mapping):
+        items = [part for key, inner in value.items() for part in (_text(key), _value(inner))]
+        return b"".join([pickle.EMPTY_DICT, pickle.MARK, *items, pickle.SETITEMS])
+    if isinstance(value, list | tuple):
+        return b"".join([pickle.EMPTY_LIST, pickle.MARK, *map(_value, value), pickle.APPENDS])
+    if isinstance(value, bool) or value is None:
+        return {None: pickle.NONE, True: pickle.NEWTRUE, False: pickle.NEWFALSE}[value]
+    if isinstance(value, float):
+        return pickle.BINFLOAT + struct.pack(">d", value)
+    return _int(value) if isinstance(value, int) else _text(value)
 
 
 def _tensor(storage: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:

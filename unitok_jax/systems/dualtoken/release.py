@@ -7,14 +7,13 @@ from typing import Any
 
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
-from unitok_jax.systems.dualtoken.weights import respelled
+from unitok_jax.systems.dualtoken.weights import pixels, respelled
 from unitok_jax.systems.release import Found, Layout
 
 VARIANTS: Mapping[str, str] = {
     "tokenizer": "the released tokenizer, in its spelling or the one before 18 March 2026",
     "legacy": "the snapshot of March 2026: no projection before the semantic quantizer",
 }
-SIZES = {(14, 27): 384}  # (patch, grid) -> pixels, where a rest is cut off
 HEADS = {1152: 16, 1024: 16, 768: 12}
 PADS = {256000: 0, 32000: 1}  # ids of SigLIP2's (Gemma's) and SigLIP's tokenizer -> the one that fills texts up
 TAPS = {27: (6, 4, 26)}  # layers -> layer_recon, layer_shortcut, layer_sem
@@ -105,7 +104,7 @@ def _check(where: str, shapes: Shapes, variant: str) -> bool:
 def _tower(shapes: Shapes) -> tuple[dict[str, int], tuple[str, ...]]:
     width, _, patch, _ = shapes[f"{TOWER}embeddings.patch_embedding.weight"]
     grid = round(shapes[f"{TOWER}embeddings.position_embedding.weight"][0] ** 0.5)
-    settings = {"width": width, "image_size": SIZES.get((patch, grid), patch * grid), "patch_size": patch}
+    settings = {"width": width, "image_size": pixels(patch, grid), "patch_size": patch}
     settings |= _layers(shapes, TOWER, width)
     notes = () if width in HEADS else (f"heads of the tower: {settings['heads']}, guessed from its width {width}",)
     return settings, notes

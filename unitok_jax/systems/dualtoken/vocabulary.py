@@ -9,10 +9,10 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from etils import epath
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from unitok_jax.errors import UserError
+from unitok_jax.systems.qwen_tokenizer import tokenizer_file
 
 TINY = pathlib.Path(__file__).parent / "assets" / "tiny_tokenizer.json"
 NAMES = {
@@ -101,14 +101,12 @@ def load_text(path: str, length: int) -> tuple[Callable[[str], list[int]], int]:
 
 
 def read_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
-    """A tokenizer JSON, and its name for messages.
+    """A tokenizer JSON, at a path or of a hub id, and its name for messages.
 
     Raises:
         UserError: for a missing file.
     """
-    file = epath.Path(path) if path else epath.Path(TINY)
-    if not file.exists():
-        raise UserError(f"{file}: no such tokenizer file; expected a Hugging Face tokenizers JSON")
+    file = tokenizer_file(path) if path else TINY
     return Tokenizer.from_str(file.read_text()), str(file)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from unitok_jax.backbones.attn_projection_rules import attn_projection_table
 from unitok_jax.backbones.decoder_lm_rules import decoder_table
-from unitok_jax.backbones.depth_head_rules import depth_head_table
+from unitok_jax.backbones.depth_head_rules import depth_head_table, vilau_table
 from unitok_jax.backbones.discriminators_rules import discriminator_table
 from unitok_jax.backbones.lpips_rules import lpips_artefacts
 from unitok_jax.backbones.pixel_decoder_rules import pixel_decoder_table
 from unitok_jax.backbones.residual_rules import residual_table
 from unitok_jax.backbones.siglip_rules import siglip_table, siglip_text_table
-from unitok_jax.systems.dualtoken.config import DualTokenConfig
+from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
 from unitok_jax.systems.dualtoken.stage_tokenizer import RESNET
 from unitok_jax.weights.rules import Rule, Table
 from unitok_jax.weights.transforms import LINEAR
@@ -24,6 +24,7 @@ _RENAMED = tuple(
     for module in ("prequant", "postquant", "quantizer")
     for old, new in _SPELLING.items()
 )
+_VILAU = Table((), aliases=(("rqtransformer.", ""),))
 _PROJECTOR = Table(
     tuple(
         Rule(f"mm_projector.layers.{index}.{theirs}", f"projector/{name}/{ours}", *transform)
@@ -40,6 +41,8 @@ def artefacts(config: DualTokenConfig) -> dict[str, Table]:
     ``siglip_vision``: the backbone, with and without its text tower. ``teacher``: the backbone's vision tower as the
     frozen one that the semantic loss compares with. ``discriminator``, ``lpips``, ``vgg16``, ``lpips_heads``: what the
     tokenizer's losses need. ``mllm``: the language model of our design; ``qwen``: the one it starts from.
+    ``vilau_pixel_head``, ``vilau_semantic_head``: VILA-U's ``rqtransformer`` as either head, where `config.head` is of
+    its kind (``project_hidden``, ``code_bias``, ``one_classifier``).
     """
     vit = siglip_table(config.tower)
     text, no_text = Table(()), {r"text_model\..*|logit_(scale|bias)": _NO_TEXT}
@@ -59,7 +62,11 @@ def artefacts(config: DualTokenConfig) -> dict[str, Table]:
     }
     if config.lm is None:
         return tables
-    return {**tables, "mllm": _mllm(config), "qwen": decoder_table(config.lm).under("", "lm/")}
+    tables |= {"mllm": _mllm(config), "qwen": decoder_table(config.lm).under("", "lm/")}
+    if config.head.one_classifier and config.head.code_bias:
+        heads = {HEADS[branch]: config.depth_head(branch) for branch in config.branches}
+        tables |= {f"vilau_{name}": _VILAU + vilau_table(head).under("", f"{name}/") for name, head in heads.items()}
+    return tables
 
 
 def _tokenizer(config: DualTokenConfig) -> Table:
@@ -102,8 +109,10 @@ def explain(config: DualTokenConfig, shapes: Mapping[str, tuple[int, ...]]) -> s
         )
     wanted = {}
     if book:
-        wanted = {"pix.features": (config.pix.features, book[1]), "pix.size": (config.pix.size, book[0] - 1)}
         for branch in ("pix", "sem"):
+            rows, features = shapes.get(f"quantizer_{branch}.codebooks.0.weight", book)
+            wanted[f"{branch}.features"] = config.quantizer(branch).features, features
+            wanted[f"{branch}.size"] = config.quantizer(branch).size, rows - 1
             depth = sum(key.startswith(f"quantizer_{branch}.") and key.endswith(".weight") for key in shapes)
             wanted[f"{branch}.depth"] = config.quantizer(branch).depth, depth
         legacy = not any(key.startswith("prequant_sem.") for key in shapes)
@@ -114,10 +123,18 @@ def explain(config: DualTokenConfig, shapes: Mapping[str, tuple[int, ...]]) -> s
     words = shapes.get("siglip_model.text_model.embeddings.token_embedding.weight")
     if patch:
         wanted["vit.patch_size"] = config.vit.patch_size, patch[-1]
+        places = shapes.get("siglip_model.vision_model.embeddings.position_embedding.weight", (config.vit.grid**2,))[0]
+        if places != config.vit.grid**2:
+            wanted["vit.image_size"] = config.vit.image_size, pixels(patch[-1], round(places**0.5))
     if words and config.text:
         wanted["text.vocab_size"] = config.text.vocab_size, words[0]
     differ = [f"config.model.{key}={there} (now {here})" for key, (here, there) in wanted.items() if here != there]
     return f"this checkpoint needs {', '.join(differ)}" if differ else ""
+
+
+def pixels(patch: int, grid: int) -> int:
+    """Side of a tower's pictures; those of SigLIP SO400M/14 at 384 have a rest that is not looked at."""
+    return 384 if (patch, grid) == (14, 27) else patch * grid
 
 
 def respelled(key: str) -> str:

@@ -5,10 +5,10 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from etils import epath
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from unitok_jax.errors import UserError
+from unitok_jax.systems.qwen_tokenizer import tokenizer_file
 
 TINY = pathlib.Path(__file__).parent / "assets" / "tiny_tokenizer.json"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -72,16 +72,14 @@ def load(path: str | None, codes: int, scales: int = 3) -> Vocabulary:
     What the released code adds (``<im_start> <im_end> <S0> .. <I0> ..``) is appended where the file lacks it.
 
     Args:
-        path: a Hugging Face tokenizers JSON.
+        path: a Hugging Face tokenizers JSON, or a hub id.
         codes: visual codes.
         scales: pool scales.
 
     Raises:
         UserError: for a missing file or special token, or added tokens whose ids are not the checkpoint's.
     """
-    file = epath.Path(path) if path else epath.Path(TINY)
-    if not file.exists():
-        raise UserError(f"config.model.vocabulary: {file}: no such file; expected a Hugging Face tokenizer.json")
+    file = tokenizer_file(path) if path else TINY
     tokenizer = Tokenizer.from_str(file.read_text())
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     missing = [name for name in SPECIALS if name not in vocab]

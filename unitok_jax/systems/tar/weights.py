@@ -13,6 +13,7 @@ from unitok_jax.backbones.taming_vae_rules import llamagen_table
 from unitok_jax.systems.tar.config import TarConfig
 from unitok_jax.systems.tar.ta_tok import TATokConfig
 from unitok_jax.weights.rules import Rule, Table
+from unitok_jax.weights.torch_files import BARE
 from unitok_jax.weights.transforms import LINEAR, Chain, Shape, Transform, Unsqueeze
 
 
@@ -35,6 +36,13 @@ class Affine:
 
 TOWER = "model.vision_tower.vision_tower."
 _IN_PICKLE = Table((), aliases=(("sd.", ""),))  # the files hold {"args", "sd"} under "model"
+_WORDS = Table(
+    (Rule("model.embed_tokens.weight", "words/embedding"),),
+    {r".*": "all of a language model but its words"},
+    aliases=tuple(
+        (other, "model.embed_tokens.weight") for other in ("transformer.wte.weight", "tok_embeddings.weight")
+    ),
+)
 _NO_TEXT = {r"text_model\..*|logit_(scale|bias)": "the text tower, which the teacher has no need of"}
 _NO_TOWER = {re.escape(TOWER) + ".*": "the frozen tokenizer, which is loaded from ta_tok.pth"}
 
@@ -44,11 +52,12 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
 
     ``ta_tok``: ``ta_tok.pth``. ``tar``: the language model, whether the file holds the tokenizer or not.
     ``tar_with_tower``: both. ``ar``: ``ar_dtok_*.pth``. ``vq``: LlamaGen's ``vq_ds16_t2i.pt``. ``sana``, ``vae``: the
-    diffusion de-tokenizer's folders. ``siglip_vision``: the teacher, from a SigLIP2 file.
+    diffusion de-tokenizer's folders; ``negative``: its ``negative_prompt_embeds.pth``. ``siglip_vision``: the teacher,
+    from a SigLIP2 file. ``words``: the embedding table of any language model, which TA-Tok's codes begin as.
     """
     ta_tok = ta_tok_table(config.ta_tok)
     tower = siglip_table(config.vit).under("", "vit/") + Table((), _NO_TEXT)
-    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower}
+    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower, "words": _WORDS}
     if config.lm is not None:
         lm = decoder_table(config.lm).under("", "lm/")
         inside = ta_tok_table(config.ta_tok, normalised=True).under(TOWER, "ta_tok/")
@@ -59,6 +68,7 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
         tables["vq"] = llamagen_table(len(config.vq.multipliers)).under("", "vq/")
     if config.sana is not None:
         tables["sana"] = sana_table(config.sana).under("", "sana/")
+        tables["negative"] = Table((Rule(BARE, "negative/embeds"),))
     if config.vae is not None:
         tables["vae"] = dc_ae_table().under("", "vae/")
     return tables

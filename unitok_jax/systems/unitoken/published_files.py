@@ -1,5 +1,6 @@
 """The files that UniToken's parts are written as, for its own code, Chameleon's and `transformers`."""
 
+import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ def layouts(system: Any, parts: Sequence[str], form: str) -> list[Layout]:
 
 def _at_the_top(layout: Layout) -> Layout:
     """What is alone needs no folder of its own."""
-    return Layout(layout.artefact, "", layout.file, layout.entry, layout.documents, layout.loads)
+    return dataclasses.replace(layout, folder="")
 
 
 def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
@@ -43,7 +44,7 @@ def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
     if "vqgan" in parts:
         text = "Chameleon's and UniToken's code: `vqgan.ckpt` with `vqgan.yaml` beside it"
         documents = {"vqgan.yaml": _vqgan_yaml(config)}
-        written.append(Layout("vqgan", "tokenizer", "vqgan.ckpt", "state_dict", documents, text))
+        written.append(Layout("vqgan", "tokenizer", "vqgan.ckpt", "state_dict", documents=documents, loads=text))
     return written
 
 
