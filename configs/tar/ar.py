@@ -3,10 +3,9 @@
     unitok train --config configs/tar/ar.py:256 --workdir runs/tar/ar_256
     unitok train --config configs/tar/ar.py:512 --workdir runs/tar/ar_512
 
-256: 50 M aesthetic LAION pictures, from nothing; 512: 23 M synthetic ones; 1024: 3 M. From 512 on the run before must
-be given a longer position table first (`backbones.ar_image.stretch_positions`, docs/systems/tar.md). Needs TA-Tok and
-LlamaGen's VQ-VAE. No trainer is public: the recipe is the paper's appendix E, the size that of the released files. Not
-run at full size.
+256: 50 M aesthetic LAION pictures, from nothing; 512: 23 M synthetic ones; 1024: 3 M. From 512 on the position table of
+the run before is resized as it is read. Needs TA-Tok and LlamaGen's VQ-VAE. No trainer is public: the recipe is the
+paper's appendix E, the size that of the released files. Not run at full size.
 """
 
 from ml_collections import ConfigDict
@@ -42,5 +41,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.init_from = dict(ta_tok=f"{options['weights']}/ta_tok.pth", vq=f"{options['weights']}/vq_ds16_t2i.pt")
     config.fresh = ("ar",)
     if side > 256 and "tiny" not in flags:
-        config.init_from.ar, config.fresh = f"runs/tar/ar_{side // 2}_grown", ()
+        config.init_from.ar, config.fresh = f"runs/tar/ar_{side // 2}", ()
+        config.start = dict(ar=dict(name="stretched", tokens=(side // 32) ** 2))
     return parts.finish(flags, config, batch, count // batch)

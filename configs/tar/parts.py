@@ -165,5 +165,5 @@ def finish(flags: frozenset[str], config: ConfigDict, batch: int, steps: int) ->
         config.data.batch_size, config.data.workers = 2, 0
         config.log_every = config.checkpoint_every = 1
         config.fresh = (*config.get("fresh", ()), *config.get("init_from", {}))
-        config.init_from = dict()
+        config.init_from, config.start = dict(), dict()
     return config

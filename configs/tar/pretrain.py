@@ -1,11 +1,10 @@
 """The language model learns to read and to draw: 100 M samples of five tasks.
 
-    unitok train --config configs/tar/pretrain.py:1.5b --workdir runs/tar/pretrain
+    unitok train --config configs/tar/pretrain.py:1.5b --workdir runs/tar/pretrain_1.5b
 
 Understanding, generation and text stand 2 : 2 : 1 as in the paper (`:demo` takes the 2 : 4 : 1 of the public demo, its
 60,000 steps of 64 and its public sets); generation is text to image with pictures varied and edited among it. Needs
-TA-Tok and a Qwen2.5 whose tables were grown (`systems.tar.embeddings.grow_lm`, docs/systems/tar.md). Not run at full
-size.
+TA-Tok and Qwen2.5-1.5B or -7B Instruct, whose tables are grown as they are read. Not run at full size.
 """
 
 from ml_collections import ConfigDict
@@ -38,15 +37,12 @@ def _mixture(folder: str, demo: bool) -> list[dict]:
 
 def _tiny() -> list[dict]:
     """All five tasks on digits."""
+    drawn = (("caption", {}), ("generate", dict(prompts=("{caption}",))), ("variation", dict(prompts=VARY)))
+    words = tuple(dict(prompt=f"what is after {n}?", text=str(n + 1)) for n in range(9))
     return [
-        dict(entry, weight=weight, **more)
-        for task, weight, more in (
-            ("caption", 1.0, {}),
-            ("question", 1.0, {}),
-            ("generate", 1.0, dict(prompts=("{caption}",))),
-            ("variation", 1.0, dict(prompts=VARY)),
-        )
-        for entry in parts.digits(task)
+        *(dict(entry, **more) for task, more in drawn for entry in parts.digits(task)),
+        dict(kind="digit_edits", task="edit", split="train", size=16),
+        dict(kind="memory", task="text", records=words),
     ]
 
 
@@ -64,7 +60,9 @@ def get_config(arg: str = "") -> ConfigDict:
     batch, steps = (16, 60_000) if demo else (256, 100_000_000 // 1024)
     config.optimizer = dict(lr=5e-5, betas=(0.9, 0.999), clip=1.0, schedule=dict(name="cosine", warmup=0.03 * steps))
     size = "7b" if "7b" in flags else "1.5b"
-    config.init_from = dict(lm=f"runs/tar/start_{size}", ta_tok=f"{options['weights']}/ta_tok.pth")
+    qwen = f"{options['weights']}/Qwen2.5-{size.upper()}-Instruct"
+    config.init_from = dict(lm=qwen, ta_tok=f"{options['weights']}/ta_tok.pth")
+    config.start = dict(lm=dict(name="grown", rows=152_064 if size == "7b" else 151_936))
     config.inference = dict(
         read=dict(text=dict(temperature=0.7, top_k=20, top_p=0.8), max_steps=256),
         draw=dict(text=dict(temperature=0.0), image=dict(top_k=1200, top_p=0.95), guidance=1.0, max_steps=731),

@@ -3,9 +3,8 @@
     unitok train --config configs/tar/sana.py --workdir runs/tar/sana_512
 
 Cross-attention and what embeds the condition are trained, on 23 M synthetic pictures, with CAME. Needs SANA-0.6B,
-DC-AE and TA-Tok. The condition's first layer has TA-Tok's width and is new: `sana_start` is a folder with SANA's
-weights but for it (docs/systems/tar.md). The paper has no stage at 1024 although such a file is released: the same
-recipe is taken. No trainer is public. Not run at full size.
+DC-AE and TA-Tok. The condition's first layer has TA-Tok's width and is new. The paper has no stage at 1024 although
+such a file is released: the same recipe is taken. No trainer is public. Not run at full size.
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +31,10 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     weights = options["weights"]
     config.init_from = dict(
-        sana=f"{weights}/sana_start", vae=f"{weights}/dc-ae-f32c32-sana", ta_tok=f"{weights}/ta_tok.pth"
+        sana=f"{weights}/Sana_600M_{side}px/transformer",
+        vae=f"{weights}/dc-ae-f32c32-sana",
+        ta_tok=f"{weights}/ta_tok.pth",
     )
+    config.start = dict(sana=dict(name="recaptioned", caption=2304))
     config.fresh = ("negative",)
     return parts.finish(flags, config, batch=48, steps=steps)

@@ -1,6 +1,6 @@
 """Fine-tuning of a pretrained Tar on 4 M better samples, judgements of its own pictures among them.
 
-    unitok train --config configs/tar/sft.py:7b --workdir runs/tar/sft
+    unitok train --config configs/tar/sft.py:7b --workdir runs/tar/sft_7b
 
 LLaVA-1.5 665K, Recap 558K and 118K, Self-Reflect 340K, 1.6 M pictures to draw, Magpie 1M, each taken as often as it is
 large. Self-Reflect is yes or no to whether a picture matches its prompt; how the release words it is not public. Not
@@ -28,5 +28,5 @@ def get_config(arg: str = "") -> ConfigDict:
     steps = 4_000_000 // 256
     config.steps, config.data.batch_size = steps, 64
     config.optimizer.schedule.warmup = 0.03 * steps
-    config.init_from = dict(lm=f"runs/tar/pretrain_{size}", ta_tok=f"runs/tar/pretrain_{size}")
+    config.init_from, config.start = dict.fromkeys(("lm", "ta_tok"), f"runs/tar/pretrain_{size}"), dict()
     return config

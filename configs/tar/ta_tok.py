@@ -2,9 +2,9 @@
 
     unitok train --config configs/tar/ta_tok.py --workdir runs/tar/ta_tok
 
-Needs 100 M raw and 100 M aesthetic LAION pictures as WebDataset shards, SigLIP2-SO400M/14 at 384, and the codebook's
-words: `text_aligned.choose_words` picks them from a language model's table, ``part ta_tok`` of a folder holds them
-(docs/systems/tar.md). No trainer of TA-Tok is public: the recipe is the paper's appendix E. Not run at full size.
+Needs 100 M raw and 100 M aesthetic LAION pictures as WebDataset shards, SigLIP2-SO400M/14 at 384, and Qwen2.5-1.5B, of
+whose words 65,536 become the codebook (any language model's that is as wide will do). No trainer of TA-Tok is public:
+the recipe is the paper's appendix E. Not run at full size.
 """
 
 from ml_collections import ConfigDict
@@ -30,5 +30,6 @@ def get_config(arg: str = "") -> ConfigDict:
         schedule=dict(name="cosine", warmup=0.04 * steps, floor=0.01),
     )
     siglip = f"{options['weights']}/siglip2-so400m-patch14-384"
-    config.init_from = dict(vit=siglip, ta_tok=f"{options['weights']}/ta_tok_start")
+    config.init_from = dict(vit=siglip, ta_tok=f"{options['weights']}/Qwen2.5-1.5B-Instruct")
+    config.start = dict(ta_tok=dict(name="words", rows=151_936, used=151_665))
     return parts.finish(flags, config, batch=512, steps=steps)

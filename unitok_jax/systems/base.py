@@ -95,6 +95,20 @@ class Stage:
         return tuple(dict.fromkeys(pattern for phase in self.phases for pattern in phase.trains))
 
 
+class Start(NamedTuple):
+    """How a part begins from weights that are not its own: a model with other tables, or of another size.
+
+    Attributes:
+        artefacts: the weight rules that the weights are read by.
+        abstract: the parts that are read, nested `jax.ShapeDtypeStruct`.
+        make: ``(key, read, loaded) -> parameters`` of the part, from what was read and the run's parts loaded before.
+    """
+
+    artefacts: Mapping[str, Any]
+    abstract: Params
+    make: Callable[[jax.Array, Params, Params], Params]
+
+
 class Emission(NamedTuple):
     """What one decode step yields for each of R rows.
 

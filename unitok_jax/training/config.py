@@ -42,6 +42,8 @@ class TrainConfig:
         max_nonfinite: stop once so many steps in a row were skipped.
         init_from: part -> workdir, step directory or exported folder to load it from, or a published file; with ``#``
             and another part's name behind it, from that part (a frozen teacher from ``runs/tower#vit``).
+        start: part -> ``{"name": ..., options}``, how a part is made of what `init_from` names where these are not its
+            own weights: a name in the system's ``starts``.
         fresh: parts that start random; every part is named here or in `init_from`.
         mesh: devices along each axis.
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; the last two may be 0, never.
@@ -64,6 +66,7 @@ class TrainConfig:
     compute_dtype: str = "float32"
     max_nonfinite: int = 10
     init_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    start: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     log_every: int = 50

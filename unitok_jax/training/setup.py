@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
-from flax.traverse_util import flatten_dict
-from jax.sharding import AbstractMesh, Mesh
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.mesh import build_mesh, check_batch
@@ -74,11 +75,45 @@ class Setup:
         sources = self.config.init_from
         _check_parts(list(self.abstract.params), list(sources), self.config.fresh)
         for part, source in sources.items():
-            path, _, theirs = source.partition("#")
-            name = theirs or part
-            where = f"config.init_from.{part}"
-            loaded[part] = _load(self.system, where, path, {name: self.abstract.params[part]})[name]
+            if part not in self.config.start:
+                path, _, theirs = source.partition("#")
+                name = theirs or part
+                where = f"config.init_from.{part}"
+                loaded[part] = _load(self.system.artefacts, where, path, {name: self.abstract.params[part]})[name]
+        for number, part in enumerate(self.config.start):
+            key = jax.random.fold_in(jax.random.key(self.config.seed), number)
+            loaded[part] = self._started(part, key, loaded)
         return init_state(self.make, self.abstract, jax.random.key(self.config.seed), loaded)
+
+    def _started(self, part: str, key: jax.Array, loaded: Params) -> Params:
+        """A part made of weights that are not its own."""
+        options = dict(self.config.start[part])
+        known, name = getattr(self.system, "starts", {}), options.pop("name", None)
+        if name not in known:
+            raise UserError(f"config.start.{part}.name: no start {name!r}.{near(str(name), known)}")
+        if part not in self.config.init_from:
+            raise UserError(
+                f"config.start.{part}: config.init_from.{part} must say where the weights are that it reads"
+            )
+        start = known[name](options)
+        own, whole = flatten_dict(self.abstract.params[part]), NamedSharding(self.mesh, PartitionSpec())
+        places = {path: leaf.sharding for path, leaf in own.items()}
+
+        def placed(path: tuple[str, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+            same = path[1:] in own and own[path[1:]].shape == leaf.shape
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[path[1:]] if same else whole)
+
+        wanted = unflatten_dict({path: placed(path, leaf) for path, leaf in flatten_dict(start.abstract).items()})
+        read = _load(start.artefacts, f"config.init_from.{part}", self.config.init_from[part], wanted)
+        made = start.make(key, read, loaded)
+        if jax.process_count() == 1:
+            return made
+
+        def for_all(leaf: Any) -> Any:
+            """What each process computed by itself, alike, is no array of the mesh; as NumPy's it is taken for one."""
+            return leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf)
+
+        return jax.tree.map(for_all, made)
 
     def commits(self) -> dict[str, str]:
         """The parts that come from a hub: part -> ``owner/name@commit``, which a branch or tag pointed at."""
@@ -115,8 +150,8 @@ def prepare_on(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Setup:
 _located = functools.cache(locate)  # so that a run reads the commit that it tells of
 
 
-def _load(system: System, where: str, path: str, parts: Params) -> Params:
-    """Parts of a run of ours, or of a published checkpoint (a path or hub id) that one of the system's tables knows."""
+def _load(artefacts: Mapping[str, Any], where: str, path: str, parts: Params) -> Params:
+    """Parts of a run of ours, or of a published checkpoint (a path or hub id) that one of the tables knows."""
     found = epath.Path(path)
     if (found / "checkpoints").exists() or (found / "params").exists():
         return load_parts(found, parts)
@@ -134,7 +169,7 @@ def _load(system: System, where: str, path: str, parts: Params) -> Params:
     def place(name: str, leaf: Any) -> jax.Array:
         return jax.make_array_from_callback(leaf.shape, places[name], lambda index: leaf[index])
 
-    return load_published(system.artefacts, found, parts, place)
+    return load_published(artefacts, found, parts, place)
 
 
 def _check_parts(parts: Sequence[str], loaded: Sequence[str], fresh: Sequence[str]) -> None:

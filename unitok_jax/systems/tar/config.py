@@ -45,6 +45,8 @@ class TarConfig:
         drawing: how the autoregressive de-tokenizer draws.
         solving: how the diffusion de-tokenizer draws.
         seed: of the de-tokenizers' noise, together with the codes that they draw: equal codes give equal pictures.
+        reflection: how the model is asked whether a picture of its own shows ``{caption}``. How the release words it
+            is not public.
     """
 
     lm: DecoderConfig | None = None
@@ -65,6 +67,7 @@ class TarConfig:
     drawing: ARDrawing = dataclasses.field(default_factory=ARDrawing)
     solving: SanaDrawing = dataclasses.field(default_factory=SanaDrawing)
     seed: int = 0
+    reflection: str = 'Does this image match the prompt "{caption}"? Answer yes or no.'
 
     @property
     def vit(self) -> SiglipConfig:
@@ -94,18 +97,27 @@ class TarConfig:
         """The de-tokenizer that draws, or None without any."""
         return self.detokenizer or next(iter(self.sides), None)
 
-    def with_detokenizer(self, name: str | None, resolution: int | None) -> "TarConfig":
-        """The same model drawing with another of its de-tokenizers.
+    def with_detokenizer(
+        self, name: str | None, resolution: int | None, scale: int | None = None, guidance: float | None = None
+    ) -> "TarConfig":
+        """The same model drawing with another of its de-tokenizers, at another pool scale, or with other guidance of
+        the de-tokenizer.
 
         Raises:
-            UserError: if it has none of this name and resolution.
+            UserError: if it has no de-tokenizer of this name and resolution, or no such scale.
         """
+        if scale is not None and scale not in self.scales:
+            raise UserError(f"--scale {scale}: this model's pool scales are {', '.join(map(str, self.scales))}")
         fitting = [n for n, side in self.sides.items() if name in (None, n) and resolution in (None, side)]
         if not fitting:
             wanted = " at ".join(str(x) for x in (name, resolution) if x is not None)
             has = ", ".join(f"{n} at {side}" for n, side in self.sides.items()) or "none"
             raise UserError(f"no de-tokenizer {wanted}; this model has {has}")
-        return dataclasses.replace(self, detokenizer=fitting[0])
+        drawing, solving = self.drawing, self.solving
+        if guidance is not None:
+            drawing, solving = (dataclasses.replace(one, guidance=guidance) for one in (drawing, solving))
+        chosen = {"detokenizer": fitting[0], "drawing": drawing, "solving": solving}
+        return dataclasses.replace(self, scale=scale or self.scale, **chosen)
 
 
 def read(values: Mapping[str, Any]) -> tuple[TarConfig, Vocabulary]:
@@ -136,9 +148,10 @@ def _check_scales(config: TarConfig) -> None:
 
 
 def _check_detokenizers(config: TarConfig) -> None:
-    for first, second in (("ar", "vq"), ("sana", "vae")):
-        if (getattr(config, first) is None) != (getattr(config, second) is None) and config.vq is None:
-            raise UserError(f"config.model.{first} and config.model.{second}: one needs the other")
+    if config.ar is not None and config.vq is None:
+        raise UserError("config.model.vq: missing; the autoregressive de-tokenizer writes its codes (config.model.ar)")
+    if (config.sana is None) != (config.vae is None):
+        raise UserError("config.model.sana and config.model.vae: one needs the other")
     if config.detokenizer is not None and config.detokenizer not in config.sides:
         raise UserError(f"config.model.detokenizer: {config.detokenizer!r}; this model has {list(config.sides)}")
     ar, vq, sana, vae = config.ar, config.vq, config.sana, config.vae

@@ -16,13 +16,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, siglip_text, taming_vae
-from unitok_jax.data.example import Example, Task
+from unitok_jax.data.example import IMAGE, Example, Task, Turn
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import tower_stage, vq_stage
-from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.base import Batch, Emission, Params, Stage, Start, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.tar import (
@@ -36,6 +36,7 @@ from unitok_jax.systems.tar import (
     stage_sana,
     stage_ta_tok,
     stage_vq,
+    start,
     weights,
 )
 from unitok_jax.systems.tar.config import TarConfig
@@ -98,6 +99,11 @@ class Tar(DecoderReading):
             "lm": functools.partial(stage_lm.build, self),
         }
 
+    @property
+    def starts(self) -> Mapping[str, Callable[[Mapping[str, Any]], Start]]:
+        """By name, how parts begin from others' weights: what `config.start` may say."""
+        return start.starts(self)
+
     def need(self, *parts: str) -> None:
         """Sees to it that the model has some parts.
 
@@ -108,9 +114,11 @@ class Tar(DecoderReading):
             if part not in self.modules:
                 raise UserError(f"config.model.{part}: missing; this stage needs it")
 
-    def with_detokenizer(self, name: str | None, resolution: int | None) -> "Tar":
-        """The same model drawing with another of its de-tokenizers; see `TarConfig.with_detokenizer`."""
-        return Tar(self.config.with_detokenizer(name, resolution), self.vocabulary)
+    def with_detokenizer(
+        self, name: str | None, resolution: int | None, scale: int | None = None, guidance: float | None = None
+    ) -> "Tar":
+        """The same model drawing in another way; see `TarConfig.with_detokenizer`."""
+        return Tar(self.config.with_detokenizer(name, resolution, scale, guidance), self.vocabulary)
 
     def init(self, key: jax.Array, parts: tuple[str, ...]) -> Params:
         """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
@@ -225,6 +233,26 @@ class Tar(DecoderReading):
         bare = [dataclasses.replace(turn, text="") for turn in example.turns]
         empty = dataclasses.replace(example, turns=tuple(bare), images=(), codes=None)
         return self.prompt(empty)
+
+    def reflection(self, caption: str, codes: Int[np.ndarray, "rows columns"]) -> ExampleRow:
+        """Host side: the row that asks whether a picture of one's own, at any pool scale, shows what it was to show."""
+        shape = self.config.shape
+        if codes.size not in shape.tokens:
+            raise UserError(f"{codes.size} codes a picture; the scales {shape.scales} have {shape.tokens}")
+        scale = shape.scales[shape.tokens.index(codes.size)]
+        first, count = shape.span(scale)
+        every = np.zeros(shape.outputs, np.int32)
+        every[first : first + count] = codes.ravel()
+        turn = Turn("user", f"{IMAGE}\n{self.config.reflection.replace('{caption}', caption)}")
+        asked = Example("reflection", (turn,), (), Task.UNDERSTANDING, (every,))
+        row = layout.prompt(asked, self.vocabulary, shape, scale, draw=False)
+        return stage_lm.place_images(self, asked, row)
+
+    @property
+    def yes_no(self) -> tuple[int, int]:
+        """The first ids of the answers yes and no."""
+        yes, no = (self.vocabulary.encode(word)[0] for word in ("yes", "no"))
+        return yes, no
 
     def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
         text, images = decoding.read_ids(ids, self.grammar)
