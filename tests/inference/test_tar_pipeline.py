@@ -9,7 +9,7 @@ import pytest
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
 from unitok_jax.errors import UserError
-from unitok_jax.inference import decode
+from unitok_jax.inference import decode, reflection
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.prompts import prompt_batch
 from unitok_jax.inference.settings import InferenceSettings
@@ -82,10 +82,38 @@ def test_either_de_tokenizer_draws_from_codes_of_any_scale(name, side, codes):
 def test_what_no_de_tokenizer_has_is_refused():
     with pytest.raises(UserError, match="no de-tokenizer sana at 1024; this model has ar at 8, sana at 16"):
         system().with_detokenizer("sana", 1024)
+    with pytest.raises(UserError, match="--scale 4: this model's pool scales are 1, 2, 3"):
+        system().with_detokenizer(None, None, scale=4)
     with pytest.raises(UserError, match="5 codes a picture"):
         jax.eval_shape(system().decode_image, shapes(), jnp.zeros((1, 5), jnp.int32))
     with pytest.raises(UserError, match="has no de-tokenizer"):
         base.build("tar", {"ta_tok": MODEL["ta_tok"]}).decode_image({}, jnp.zeros((1, 16), jnp.int32))
+
+
+def test_scale_and_guidance_of_the_drawing_are_options():
+    other = system().with_detokenizer("ar", 8, scale=2, guidance=7.0)
+    assert (other.config.scale, other.grammar.scale, other.config.drawing.guidance) == (2, 2, 7.0)
+    assert other.config.solving.guidance == 7.0 and system().config.scale == 1
+    assert system().with_detokenizer("sana", None).config.drawing == system().config.drawing
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_a_drawing_is_asked_about_by_its_own_codes(scale):
+    side = system().config.ta_tok.side(scale)
+    codes = np.arange(side * side).reshape(side, side)
+    row = system().reflection("a red seven", codes)
+    seen = row.modality != 0
+    assert seen.sum() == side * side
+    np.testing.assert_array_equal(row.codes[0][row.slots[seen]], codes.ravel())
+    assert "a red seven" in system().vocabulary.decode(row.tokens[~seen].tolist())
+    with pytest.raises(UserError, match="7 codes a picture"):
+        system().reflection("x", np.zeros((1, 7), int))
+
+
+def test_the_best_of_several_is_the_first_with_the_highest_score():
+    assert reflection.best([0.1, 0.9, 0.2, 0.5, 0.5, 0.4], 3).tolist() == [1, 3]
+    with pytest.raises(UserError, match="best_of: expected 1 or more"):
+        reflection.check(system(), 0)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -106,6 +134,10 @@ def test_a_question_shows_its_picture_at_the_reading_scale():
     assert row.views["ta_tok"][0].shape == (8, 8, 3)
 
 
+def drawing():
+    return Example("p", (Turn("user", "a red seven"),), task=Task.GENERATION)
+
+
 @pytest.mark.slow
 def test_it_draws_captions_and_reconstructs():
     settings = InferenceSettings(
@@ -116,4 +148,10 @@ def test_it_draws_captions_and_reconstructs():
     assert drawn.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(pipeline.generate(["a blue two"], seeds=4)[0], drawn[1])
     assert len(pipeline.caption([PICTURE])) == 1
+    tried = [pipeline.generate(["a red seven"], seeds=seed)[0] for seed in (3, 4)]
+    codes = pipeline._drawn([drawing()] * 2, settings.draw, [3, 4])
+    chances = reflection.scores(system(), pipeline.params, [("a red seven", c) for c in codes])
+    assert ((chances > 0) & (chances < 1)).all() and chances[0] != chances[1]
+    kept = pipeline.generate(["a red seven"], seeds=3, best_of=2)[0]
+    np.testing.assert_array_equal(kept, tried[int(np.argmax(chances))])
     assert pipeline.reconstruct([PICTURE]).shape == (1, 8, 8, 3)

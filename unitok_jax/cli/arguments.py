@@ -119,6 +119,9 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="refuse a workdir of another system")
     parser.add_argument("--detokenizer", help="what draws, where a model has several: ar, sana")
     parser.add_argument("--resolution", type=int, help="side of the pictures, where a model has several")
+    parser.add_argument("--scale", type=int, help="pool scale of the codes, 1 the finest, where a model has several")
+    parser.add_argument("--detokenizer-guidance", type=float, help="guidance of what draws (default: the recipe's)")
+    parser.add_argument("--best-of", type=int, default=1, metavar="N", help="draw N, keep what the model likes best")
     parser.add_argument(
         "--top-k", type=int, help="likeliest codes that may be drawn, 0 for all (default: the recipe's)"
     )
@@ -247,7 +250,7 @@ COMMANDS = {
             "draws pictures from words",
             'unitok generate --workdir runs/demo/stage2 "a handwritten red seven" --count 4 --out drawn\n'
             'unitok generate --workdir runs/demo/stage2 "a handwritten blue two" --guidance 1.5 --seed 7\n'
-            'unitok generate --workdir runs/tar/sft "a red fox" --detokenizer sana --resolution 512\n'
+            'unitok generate --workdir runs/tar/sft_7b "a red fox" --detokenizer sana --resolution 512 --best-of 4\n'
             'unitok generate --workdir runs/unitoken/base_stage2 "a harbour at dawn" --grid 24x42 --top-k 2000',
             _generate,
         ),

@@ -1,4 +1,5 @@
-"""Which of a system's decoders draws: `--system`, `--detokenizer` and `--resolution` of `unitok generate`."""
+"""Which of a system's decoders draws, and how: `--system`, `--detokenizer`, `--resolution`, `--scale` and
+`--detokenizer-guidance` of `unitok generate`."""
 
 import argparse
 
@@ -11,13 +12,17 @@ def redirected(pipeline: Pipeline, config: TrainConfig, args: argparse.Namespace
     """The pipeline, drawing as the options say.
 
     Raises:
-        UserError: for another system than the workdir's, or a de-tokenizer or resolution that it has not.
+        UserError: for another system than the workdir's, or a de-tokenizer, resolution or scale that it has not.
     """
     if args.system not in (None, config.system):
         raise UserError(f"--system {args.system}: the workdir holds a {config.system}")
-    if args.detokenizer is None and args.resolution is None:
+    how = (args.detokenizer, args.resolution, args.scale, args.detokenizer_guidance)
+    if how == (None,) * len(how):
         return pipeline
     if not hasattr(pipeline.system, "with_detokenizer"):
-        raise UserError(f"--detokenizer, --resolution: {config.system} has one way to draw, of one size")
-    system = pipeline.system.with_detokenizer(args.detokenizer, args.resolution)
+        raise UserError(
+            f"--detokenizer, --resolution, --scale, --detokenizer-guidance: {config.system} has one way to draw, at "
+            "one size"
+        )
+    system = pipeline.system.with_detokenizer(*how)
     return Pipeline(system, pipeline.params, pipeline.settings, pipeline.progress, pipeline.mesh)

@@ -43,11 +43,15 @@ def generate(args: argparse.Namespace) -> None:
         "top_k": args.top_k,
         "grid": _grid(args.grid),
     }
+    if args.image and args.best_of != 1:
+        raise UserError("--best-of: chooses among drawings from words, not among edits; drop it or --image")
     images = read_pictures([args.image]) * len(prompts) if args.image else None
     pipeline, config = load_pipeline(args.workdir, args.mesh)
     pipeline = redirected(pipeline, config, args)
     with using(pipeline, config):
-        drawn = pipeline.edit(images, prompts, **how) if images else pipeline.generate(prompts, **how)
+        drawn = (
+            pipeline.edit(images, prompts, **how) if images else pipeline.generate(prompts, **how, best_of=args.best_of)
+        )
     names = [f"{args.seed + i:04d}-{_slug(prompt)}" for i, prompt in enumerate(prompts)]
     save_pictures(args.out, names, drawn)
 

@@ -15,6 +15,7 @@ from unitok_jax.data.example import IMAGE, Example, Task, Turn
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
+from unitok_jax.inference import reflection
 from unitok_jax.inference.prompts import bucket, prompt_batch
 from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.parallel.mesh import batch_shards, row_sharding
@@ -100,6 +101,7 @@ class Pipeline:
         temperature: float | None = None,
         top_k: int | None = None,
         grid: tuple[int, int] | None = None,
+        best_of: int = 1,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Draws one image for each prompt.
 
@@ -108,15 +110,25 @@ class Pipeline:
             seeds: one a prompt, or the first of consecutive ones.
             guidance, temperature, top_k, grid: in the place of the settings' own; `temperature` and `top_k` are those
                 of the codes, `grid` is (rows, columns) of codes, which a model may not have learnt to draw.
+            best_of: so many are drawn of each prompt, and the one kept that the model itself finds to show it best.
 
         Raises:
-            UserError: if an image was not finished within the settings' `max_steps`.
+            UserError: if an image was not finished within the settings' `max_steps`, or for `best_of` with a system
+                that does not judge its own drawings.
         """
+        reflection.check(self.system, best_of)
         template = self.settings.prompt("generate")
         turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
         examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
         decoding = _override(self.settings.draw, guidance, temperature, top_k, grid)
-        return self.decode(np.stack(self._drawn(examples, decoding, seeds)))
+        own = _seeds(seeds, len(prompts))
+        tried = [seed + len(prompts) * number for seed in own for number in range(best_of)]
+        drawn = self._drawn([example for example in examples for _ in range(best_of)], decoding, tried)
+        if best_of > 1:
+            asked = [(prompts[index // best_of], codes) for index, codes in enumerate(drawn)]
+            found = self._in_batches(asked, functools.partial(reflection.scores, self.system, self.params))
+            drawn = [drawn[index] for index in reflection.best(found, best_of)]
+        return self.decode(np.stack(drawn))
 
     def edit(
         self,
