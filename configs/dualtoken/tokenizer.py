@@ -11,6 +11,7 @@ zero-shot for a later revision. Not run here at full size. Words of the argument
 - ``paper``: SigLIP 1, features quantised directly, one tap a branch, squared error to the frozen tower alone; the
   paper's weights are symbols, here all 1;
 - ``single``: both objectives on one set of codes at the deep tap; ``reconstruction``, ``semantic``: one of them alone;
+- ``restarts``: a new discriminator every 5 epochs (the release's ``--restart_gan``, whose value is not known);
 - ``released_ema``: the released update of the semantic codebook, for going on from its checkpoints.
 """
 
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 from configs.dualtoken import parts
 
 EPOCH = 39_063  # 10,000,000 / 256
-WORDS = ("stage0", "stage2", "paper", "single", "reconstruction", "semantic", "released_ema")
+WORDS = ("stage0", "stage2", "paper", "single", "reconstruction", "semantic", "restarts", "released_ema")
 NO_PICTURE = dict(l2=0.0, perceptual=0.0, commit_pix=0.0, learns=("sem",))
 NO_MEANING = dict(semantic=0.0, semantic_cosine=0.0, pooler=0.0, pooler_cosine=0.0)
 
@@ -102,6 +103,8 @@ def _add_adversary(flags: set[str], config: ConfigDict) -> None:
     adversary = dict(discriminator=network, loss=loss, weight=0.75, lowest=0.3, highest=10.0, start=start)
     config.stage_options.adversary = adversary
     schedule = dict(name="cosine_after", warmup=0.5 * EPOCH, floor=4e-5 / 7.2e-5, begin=start)
+    if "restarts" in flags:
+        config.stage_options.discriminator_restart = schedule["period"] = 1 if "tiny" in flags else 5 * EPOCH
     judge = dict(lr=7.2e-5, betas=(0.5, 0.9), weight_decay=0.0, schedule=schedule)
     config.optimizers = dict(discriminator=judge)
 

@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from unitok_jax.backbones.depth_head import DepthHead, DepthHeadConfig, init_depth_head, new_memory
+from unitok_jax.backbones.discriminators import DiscriminatorSettings
 from unitok_jax.data import packing
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
 from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
+from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.prompts import prompt_batch
+from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.settings import GREEDY, Decoding, Sampling
-from unitok_jax.systems import base
+from unitok_jax.systems import adversary, base
+from unitok_jax.systems.adversary import AdversarySettings
+from unitok_jax.systems.dualtoken import stage_tokenizer
 from unitok_jax.systems.pixels import float_pixels
 
 MODEL = {
@@ -127,6 +132,45 @@ def test_a_picture_is_drawn_to_its_end_and_then_words_go_on():
     assert (codes[..., 2:] < 10).all()
     with pytest.raises(UserError, match="draws pictures of 2x2 positions"):
         loop.decode(system, params, batch, sample_keys(np.array([0])), Decoding(grid=(4, 4)))
+
+
+@pytest.mark.slow
+def test_it_captions_answers_draws_and_reconstructs():
+    system, params = made()
+    how = InferenceSettings(
+        Decoding(max_steps=3), Decoding(image=Sampling(top_k=4), guidance=3.0, max_steps=8), batch_size=2
+    )
+    pipeline = Pipeline(system, params, how)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    assert len(pipeline.caption(pictures)) == 3
+    assert len(pipeline.ask(pictures[:2], ["which digit?"] * 2)) == 2
+    drawn = pipeline.generate(["a red seven", "a blue two"], seeds=3)
+    assert drawn.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(pipeline.generate(["a blue two"], seeds=4)[0], drawn[1])
+    back = pipeline.reconstruct(pictures)
+    tokens = pipeline.encode(pictures)
+    np.testing.assert_array_equal(back, pipeline.decode_tokens(tokens))
+    books = pipeline.codebooks(tokens)
+    assert {name: (codes.shape, entries) for name, (codes, entries) in books.items()} == {
+        "pix": ((3, 4, 2), 12),
+        "sem": ((3, 4, 3), 10),
+    }
+    np.testing.assert_array_equal(pipeline.seen(pictures), pictures)
+    assert not pipeline.gives_features(pictures[0])
+    with pytest.raises(UserError, match="does not judge its own drawings"):
+        pipeline.generate(["a red seven"], best_of=2)
+
+
+@pytest.mark.parametrize(("step", "renewed"), [(3, False), (4, True), (5, False), (6, True)])
+def test_the_discriminator_begins_anew_when_its_time_comes(step, renewed):
+    settings = AdversarySettings(DiscriminatorSettings("resnet", width=32, layers=1), start=3)
+    options = stage_tokenizer.TokenizerOptions(adversary=settings, discriminator_restart=2)
+    old = jax.tree.map(jnp.zeros_like, adversary.init_adversary(settings, jax.random.key(0)))
+    state = {"step": jnp.int32(step), "adversary": old[1]}
+    params, state = stage_tokenizer._restart(options, {"discriminator": old[0]}, state, jax.random.key(1), {})
+    kernels = [leaf for leaf in jax.tree.leaves(params["discriminator"]) if leaf.ndim == 4]
+    assert all((leaf.std() > 0) == renewed for leaf in kernels)
+    assert int(state["step"]) == step + 1
 
 
 def test_parts_that_do_not_fit_are_named():

@@ -1,6 +1,7 @@
 """One step of DualToken's tokenizer training: losses, gradients, optimizers, codebooks, discriminator."""
 
 import dataclasses
+import re
 
 import dualtoken_model
 import jax
@@ -144,12 +145,13 @@ def check_norms(case, system, options, params, pictures, written):
 
 def check_codes(case, system, written):
     for branch in system.config.branches:
-        quantized, (book,) = written.encoded.quantized[branch], written.encoded.books[branch].values()
-        case.compare(f"code_{branch}", quantized.codes)
-        case.compare(f"new.{branch}.cluster_size_ema", book["count"], **BOOK)
-        case.compare(f"new.{branch}.embed_ema", book["total"], **BOOK)
-        rows = np.concatenate([book["weight"], np.zeros_like(book["weight"][:1])])
-        case.compare(f"new.{branch}.weight", rows, **BOOK)
+        case.compare(f"code_{branch}", written.encoded.quantized[branch].codes)
+        for name in case.matching(rf"new\.{branch}\..*"):
+            number = re.search(r"\.(\d+)\.", name)  # of the codebook, where each depth has its own
+            book = written.encoded.books[branch][f"book_{number[1] if number else 0}"]
+            rows = np.concatenate([book["weight"], np.zeros_like(book["weight"][:1])])
+            ours = {"cluster_size_ema": book["count"], "embed_ema": book["total"], "weight": rows}
+            case.compare(name, ours[name.rsplit(".", 1)[1]], **BOOK)
 
 
 def check_gradients(case, system, params, gradients):
