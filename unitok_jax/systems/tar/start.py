@@ -19,6 +19,7 @@ from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Params, Start
 from unitok_jax.systems.tar.embeddings import CodeRows, grow_lm
 from unitok_jax.systems.tar.weights import artefacts
+from unitok_jax.weights.rules import Rule, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,15 @@ class Stretched:
         return _start(system, other, "ar", make)
 
 
+WORDS = Table(  # of any language model: no artefact of Tar, as it takes every file that has words
+    (Rule("model.embed_tokens.weight", "words/embedding"),),
+    {r".*": "all of a language model but its words"},
+    aliases=tuple(
+        (other, "model.embed_tokens.weight") for other in ("transformer.wte.weight", "tok_embeddings.weight")
+    ),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Words:
     """``words``: TA-Tok from the teacher's tower and a language model's words; the rest is drawn.
@@ -108,7 +118,7 @@ class Words:
             tower = jax.tree.map(jnp.copy, loaded["vit"])  # the run keeps the teacher beside it
             return {**made, "encoder": tower, "codebook": {**made["codebook"], "embedding": table[ids]}}
 
-        return Start(system.artefacts, {"words": {"embedding": table}}, make)
+        return Start({"words": WORDS}, {"words": {"embedding": table}}, make)
 
 
 @dataclasses.dataclass(frozen=True)

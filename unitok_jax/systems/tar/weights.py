@@ -36,13 +36,6 @@ class Affine:
 
 TOWER = "model.vision_tower.vision_tower."
 _IN_PICKLE = Table((), aliases=(("sd.", ""),))  # the files hold {"args", "sd"} under "model"
-_WORDS = Table(
-    (Rule("model.embed_tokens.weight", "words/embedding"),),
-    {r".*": "all of a language model but its words"},
-    aliases=tuple(
-        (other, "model.embed_tokens.weight") for other in ("transformer.wte.weight", "tok_embeddings.weight")
-    ),
-)
 _NO_TEXT = {r"text_model\..*|logit_(scale|bias)": "the text tower, which the teacher has no need of"}
 _NO_TOWER = {re.escape(TOWER) + ".*": "the frozen tokenizer, which is loaded from ta_tok.pth"}
 
@@ -53,11 +46,11 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
     ``ta_tok``: ``ta_tok.pth``. ``tar``: the language model, whether the file holds the tokenizer or not.
     ``tar_with_tower``: both. ``ar``: ``ar_dtok_*.pth``. ``vq``: LlamaGen's ``vq_ds16_t2i.pt``. ``sana``, ``vae``: the
     diffusion de-tokenizer's folders; ``negative``: its ``negative_prompt_embeds.pth``. ``siglip_vision``: the teacher,
-    from a SigLIP2 file. ``words``: the embedding table of any language model, which TA-Tok's codes begin as.
+    from a SigLIP2 file.
     """
     ta_tok = ta_tok_table(config.ta_tok)
     tower = siglip_table(config.vit).under("", "vit/") + Table((), _NO_TEXT)
-    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower, "words": _WORDS}
+    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower}
     if config.lm is not None:
         lm = decoder_table(config.lm).under("", "lm/")
         inside = ta_tok_table(config.ta_tok, normalised=True).under(TOWER, "ta_tok/")
