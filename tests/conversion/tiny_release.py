@@ -33,6 +33,8 @@ def make_run(folder, model=MODEL, stage="lm", dtype=np.float32, system="unitoken
             leaves[f"{part}/embed/embedding"][size:] = 0
         if f"{part}/head/kernel" in leaves:
             leaves[f"{part}/head/kernel"][:, size:] = 0
+    if "text/embeddings/token/embedding" in leaves:
+        leaves["text/embeddings/token/embedding"][model["text"]["vocab_size"] :] = 0
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder.absolute() / "params", nested(leaves))
     config = {"system": system, "stage": stage, "steps": 1, "data": {}, "optimizer": {}, "model": model}

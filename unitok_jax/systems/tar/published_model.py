@@ -108,6 +108,7 @@ def ar_settings(found: Found, condition_tokens: int) -> tuple[Settings, Notes]:
         **{"layers": layers, "heads": heads, "width": width, "kv_heads": None if kv_heads == heads else kv_heads},
         **{"ffn": shapes["layers.0.feed_forward.w1.weight"][0], "codes": shapes["tok_embeddings.weight"][0]},
         **{"condition": shapes["clip_proj.weight"][1], "condition_tokens": condition_tokens, "tokens": tokens},
+        "multiple_of": int(given.get("multiple_of", 256)),
         "fixed_positions": bool(given.get("use_fixed_pe", False)),
         "norm_eps": float(given.get("norm_eps", 1e-5)),
     }

@@ -121,6 +121,8 @@ def _parts(kinds: Mapping[str, Found]) -> tuple[dict[str, Any], tuple[str, ...]]
     for pair in (pair[:2] for pair in PAIRS.values() if any(name in parts for name in pair)):
         alone = pair == ("ar", "vq") and "ar" not in parts  # a VQ-VAE is trained by itself too
         parts |= {name: dict(RELEASED[name]) for name in pair if name not in parts and not alone}
+    if "ar" in parts and "vq" not in kinds:
+        parts["vq"]["codebook_size"] = parts["ar"]["codes"]
     return parts, tuple(notes)
 
 
