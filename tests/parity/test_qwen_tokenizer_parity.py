@@ -85,6 +85,6 @@ def test_dualtokens_ids_are_qwens(path):
 
 def test_the_stand_in_has_the_same_special_ids(path):
     model = {"vocabulary": "weights/not-there/tokenizer.json"}
-    stand_in = base.without_files("tar", model)["vocabulary"]
+    stand_in = base.without_files("dualtoken", model)["vocabulary"]
     assert tar.load(stand_in, 65536).ids == tar.load(path, 65536).ids
     assert dualtoken.load(stand_in).ids == dualtoken.load(path).ids

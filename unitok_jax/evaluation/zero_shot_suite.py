@@ -12,6 +12,7 @@ from etils import epath
 
 from unitok_jax.errors import UserError
 from unitok_jax.evaluation import measured, zero_shot
+from unitok_jax.inference import decode as loop
 from unitok_jax.settings import from_config
 from unitok_jax.systems.pixels import to_float
 
@@ -77,7 +78,8 @@ def _features(pipeline: Any, source: Any, pooled: Callable[[Any, Any], Any], ind
     system, size = pipeline.system, pipeline.settings.batch_size
     seen = np.stack([system.tower_picture(image) for image in images])
     filled = np.concatenate([seen, np.repeat(seen[-1:], size - len(seen), axis=0)])  # one shape, one compile
-    features = pooled(pipeline.params, to_float(jnp.asarray(filled)))
+    with pipeline.on_mesh():
+        features = loop.to_host(pooled(pipeline.params, to_float(pipeline.place(jnp.asarray(filled)))))
     return {
         "images": np.asarray(features, np.float32)[: len(seen)],
         "labels": np.array([int(record.get("label", -1)) for record in records]),
@@ -120,5 +122,7 @@ def _texts(pipeline: Any, texts: list[str]) -> np.ndarray:
     for start in range(0, len(tokens), size):
         part = tokens[start : start + size]
         filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        found.append(np.asarray(run(pipeline.params, filled), np.float32)[: len(part)])
+        with pipeline.on_mesh():
+            features = loop.to_host(run(pipeline.params, pipeline.place(filled)))
+        found.append(np.asarray(features, np.float32)[: len(part)])
     return np.concatenate(found)

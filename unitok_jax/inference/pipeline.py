@@ -126,7 +126,9 @@ class Pipeline:
         drawn = self._drawn([example for example in examples for _ in range(best_of)], decoding, tried)
         if best_of > 1:
             asked = [(prompts[index // best_of], codes) for index, codes in enumerate(drawn)]
-            found = self._in_batches(asked, functools.partial(reflection.scores, self.system, self.params))
+            with self.on_mesh():
+                score = functools.partial(reflection.scores, self.system, self.params, place=self.place)
+                found = self._in_batches(asked, score)
             drawn = [drawn[index] for index in reflection.best(found, best_of)]
         return self.decode(np.stack(drawn))
 

@@ -4,7 +4,7 @@ The released project has no code for it: a drawing's score is the probability of
 the answer to whether it shows what it was to show. The question is asked about the drawing's own codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from unitok_jax.inference import decode as loop
 from unitok_jax.inference.prompts import prompt_batch
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Params, System
+from unitok_jax.systems.base import Batch, Params, System
 
 
 def check(system: System, best_of: int) -> None:
@@ -31,13 +31,21 @@ def check(system: System, best_of: int) -> None:
         raise UserError("best_of: this system does not judge its own drawings; draw one of each prompt")
 
 
-def scores(system: System, params: Params, drawings: Sequence[tuple[str, np.ndarray]]) -> Float[np.ndarray, " n"]:
-    """The probability of yes, in [0, 1], for what each drawing was to show, and its codes [rows, columns]."""
-    batch = prompt_batch([system.reflection(caption, codes) for caption, codes in drawings])
+def scores(
+    system: System,
+    params: Params,
+    drawings: Sequence[tuple[str, np.ndarray]],
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Float[np.ndarray, " n"]:
+    """The probability of yes, in [0, 1], for what each drawing was to show, and its codes [rows, columns].
+
+    `place` lays the batch of questions over a mesh, where the parameters lie on one.
+    """
+    batch = place(prompt_batch([system.reflection(caption, codes) for caption, codes in drawings]))
     keys = sample_keys(np.zeros(len(drawings), np.int64))
     hidden = loop.prefill(system, params, batch, keys, Decoding(max_steps=1)).hidden
     logits = system.apply(params, "lm", hidden, method="logits")[:, jnp.array(system.yes_no)]
-    return np.asarray(jax.nn.softmax(logits.astype(jnp.float32))[:, 0])
+    return loop.to_host(jax.nn.softmax(logits.astype(jnp.float32))[:, 0])
 
 
 def best(found: Sequence[float], best_of: int) -> Int[np.ndarray, " prompts"]:
