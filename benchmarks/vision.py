@@ -69,6 +69,7 @@ class Match:
 
 
 def matches(torch: Any, sizes: Sizes, options: Options) -> dict[str, Match]:
+    """The jobs by name: a VQGAN reads, a VQ-VAE writes, a tower reads."""
     vqgan, janus, tower = (
         model.eval().to(torch_device(options), getattr(torch, options.dtype))
         for model in (_chameleon(sizes.vqgan), _janus(torch, sizes.vq), _siglip(sizes.tower))

@@ -149,13 +149,28 @@ def _reconstruct(parser: argparse.ArgumentParser) -> None:
     _out(parser, "reconstructed")
 
 
-def _tokenize(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
+def _shards(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", nargs="+", required=True, metavar=("KIND", "KEY=VALUE"), help="a kind of source and its options"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ArrayRecord shards; may be gs://")
     parser.add_argument("--shards", type=int, default=1, help="how many files (default: %(default)s)")
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    _shards(parser)
+    parser.add_argument("--task", help="what each record must serve, such as caption (default: pictures that decode)")
+    parser.add_argument(
+        "--runner", default="FnApiRunner", help="of Apache Beam, such as DataflowRunner (default: %(default)s, local)"
+    )
+    parser.add_argument(
+        "--beam", nargs="+", default=[], metavar="OPTION[=VALUE]", help="the runner's own options, without dashes"
+    )
+
+
+def _tokenize(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shards(parser)
     parser.add_argument("--drop-pictures", action="store_true", help="keep codes only, not the pictures beside them")
     parser.add_argument(
         "--max-bad-share",
@@ -268,6 +283,15 @@ COMMANDS = {
             "takes pictures through their codes and back",
             "unitok reconstruct --workdir runs/demo/tokenizer photo.png --out back",
             _reconstruct,
+        ),
+        Command(
+            "prepare",
+            "prepare",
+            "checks a raw data set and writes it as shards that training reads (Apache Beam)",
+            "unitok prepare --source llava path=data/chat.json --task conversation --out shards --shards 64\n"
+            "unitok prepare --source folder path=gs://b/raw --out gs://b/shards --shards 512 --runner DataflowRunner "
+            "--beam project=p region=europe-west4 temp_location=gs://b/tmp",
+            _prepare,
         ),
         Command(
             "tokenize",

@@ -1,14 +1,12 @@
 """`unitok tokenize`."""
 
 import argparse
-import ast
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.prepare import print_counts, source_options
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.tokenize import tokenize_source
@@ -37,22 +35,7 @@ def tokenize(args: argparse.Namespace) -> None:
             process=(jax.process_index(), jax.process_count()),
             progress=_tell,
         )
-    for name, count in counts.items():
-        print(f"{name}\t{count}")
-
-
-def source_options(items: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` each, of ``--source``; a value is a Python literal, else text."""
-    options: dict[str, Any] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"--source: an option of a source reads key=value, got {item!r}")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
-    return options
+    print_counts(counts)
 
 
 def _tell(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Records with precomputed codes as ArrayRecord shards: what `unitok tokenize` writes.
+"""Records as ArrayRecord shards, pictures or precomputed codes inside: what `unitok prepare` and `tokenize` write.
 
 A record on disk is ``b"UTR1"``, the header's length (uint32, little endian), the header (UTF-8 JSON) and then the
 contents of its byte strings and arrays one after another. In the header they stand as ``{"$bytes": length}`` and
@@ -9,6 +9,7 @@ import json
 import math
 import re
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -122,7 +123,7 @@ def write_shard(
             writer.write(encode(_small_codes(record)))
             count += 1
         writer.close()
-        part = target.parent / f"{target.name}.part"
+        part = target.parent / f"{target.name}.{uuid.uuid4().hex}.part"  # two workers may be at the same shard
         local.copy(part, overwrite=True)
     files.write_whole(_counts_file(folder, shard, shards), json.dumps({"written": count, **(skipped or {})}).encode())
     part.replace(target)
@@ -152,10 +153,10 @@ def find_shards(path: str) -> tuple[epath.Path, ...]:
         return files.matching(path, "arrayrecord")
     found = tuple(sorted(root.glob(f"*{SUFFIX}")))
     if not found:
-        raise UserError(f"arrayrecord: no *{SUFFIX} file in {path}. Write some with 'unitok tokenize'.")
+        raise UserError(f"arrayrecord: no *{SUFFIX} file in {path}. Write some: 'unitok prepare'.")
     named = re.fullmatch(rf".*-of-(\d+){SUFFIX}", found[0].name)
     if named and len(found) != int(named[1]):
-        raise UserError(f"arrayrecord: {path} has {len(found)} of {int(named[1])} shards. Run 'unitok tokenize' again.")
+        raise UserError(f"arrayrecord: {path} has {len(found)} of {int(named[1])} shards. Run what makes them again.")
     return found
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from unitok_jax.data import pictures, records
+from unitok_jax.data import records
 from unitok_jax.data.bad_share import refuse_too_many_bad
 from unitok_jax.data.example import BadExample
 from unitok_jax.data.sources import RecordSource
+from unitok_jax.data.standalone import FIELDS, decoded, stand_alone
 from unitok_jax.inference.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
-FIELDS = ("image", "images", "target")  # the pictures of a record, in the order in which its codes stand
 NAMED = 3  # bad records of a shard that the log names
 
 
@@ -69,10 +69,32 @@ def tokenize_source(
             if progress:
                 progress(before + read, total)
 
-        encoded = encode_records(pipeline, source, span, keep_pictures, skipped, tell)
-        records.write_shard(folder, shard, shards, encoded, skipped)
+        encode_shard(pipeline, source, folder, shards, keep_pictures, shard, skipped, tell)
         passed, bad = passed + len(span), bad + skipped
     return records.read_counts(folder, shards, mine)
+
+
+def encode_shard(
+    pipeline: Pipeline,
+    source: RecordSource,
+    folder: str,
+    shards: int,
+    keep_pictures: bool,
+    shard: int,
+    skipped: Counter[str],
+    tell: Callable[[int], None],
+) -> None:
+    """Writes one shard: what processes of a pod map over theirs, and Beam (`data.beam_jobs.EachShard`) over all.
+
+    Args:
+        pipeline, source, folder, shards, keep_pictures: see `tokenize_source`.
+        shard: the number of this one.
+        skipped: counts what is left out, by reason.
+        tell: told how many of its records are read.
+    """
+    span = records.shard_span(len(source), shards, shard)
+    encoded = encode_records(pipeline, source, span, keep_pictures, skipped, tell)
+    records.write_shard(folder, shard, shards, encoded, skipped)
 
 
 def encode_records(
@@ -111,26 +133,6 @@ def _with_codes(pipeline: Pipeline, read: list[tuple[dict[str, Any], list[np.nda
 
 def _read(record: Mapping[str, Any], keep_pictures: bool, index: int) -> tuple[dict[str, Any], list[np.ndarray]]:
     """A record as it is to be written, and its pictures."""
-    rest = {name: value for name, value in record.items() if name not in (*FIELDS, "folder")}
-    rest.setdefault("id", str(index))
-    found: list[np.ndarray] = []
-    for name in FIELDS:
-        if name not in record:
-            continue
-        several = isinstance(record[name], list | tuple)
-        values = [_contents(v, record.get("folder")) for v in (record[name] if several else [record[name]])]
-        found += [pictures.decode(value) for value in values]
-        if keep_pictures:
-            rest[name] = values if several else values[0]
-    if not found:
-        raise BadExample("image missing", f"{rest['id']}: none of {', '.join(FIELDS)}")
-    try:
-        records.encode({name: value for name, value in rest.items() if name not in FIELDS})
-    except TypeError as error:
-        raise BadExample("record cannot be read", f"{rest['id']}: {error}") from None
-    return rest, found
-
-
-def _contents(value: Any, folder: str | None) -> Any:
-    """The picture itself in the place of its path, so that shards stand alone."""
-    return pictures.read(value, folder) if isinstance(value, str) else value
+    whole = stand_alone(record, index)
+    found = decoded(whole)
+    return whole if keep_pictures else {k: v for k, v in whole.items() if k not in FIELDS}, found
