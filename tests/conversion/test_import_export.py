@@ -147,7 +147,9 @@ def test_an_imported_model_sees_pictures(home, tmp_path, capsys):
     code, out, _ = run(capsys, "caption", "--workdir", tmp_path / "model", tmp_path / "grey.png")
     assert code == 0 and f"\n{tmp_path / 'grey.png'}\t" in out  # behind what the import told
     code, out, _ = run(capsys, "inspect", tmp_path / "model")
-    assert code == 0 and f"lm: , from {released}" in out
+    assert code == 0 and "system unitoken, imported" in out
+    size = sum(leaf.size for path, leaf in leaves_of(tmp_path / "model").items() if path.startswith("lm/"))
+    assert f"lm: {size:,} parameters, from {released}\n" in out and "no checkpoint" not in out
 
 
 def test_an_import_may_lack_parts_and_says_so(home, tmp_path, capsys):
@@ -155,6 +157,8 @@ def test_an_import_may_lack_parts_and_says_so(home, tmp_path, capsys):
     assert code == 0 and "note\tno checkpoint holds vqgan" in out
     assert json.loads((tmp_path / "x" / "config.json").read_text())["fresh"] == ["vqgan"]
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "x.png")
+    code, out, _ = run(capsys, "inspect", tmp_path / "x")
+    assert code == 0 and "no checkpoint held vqgan\n" in out and "vqgan:" not in out
     code, _, err = run(capsys, "reconstruct", "--workdir", tmp_path / "x", tmp_path / "x.png", "--out", tmp_path / "y")
     assert code == 2 and "also needs 'vqgan'" in err
 
