@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_toy as toy
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint._src.path import gcs_utils
 
 from unitok_jax.errors import UserError
@@ -18,8 +19,10 @@ from unitok_jax.training.checkpoints import Checkpoints, find_step, load_parts
 from unitok_jax.training.config import read_config
 from unitok_jax.training.loop import train
 from unitok_jax.training.setup import prepare
+from unitok_jax.training.state import TrainState
 from unitok_jax.training.workdir import STEP_CONFIG, origins_of, read_workdir, step_number, stored_leaves, workdir_of
 from unitok_jax.weights.hub import Located
+from unitok_jax.weights.orbax_stream import open_leaves
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,22 @@ def test_the_moving_average_is_read_where_there_is_one(finished):
     workdir, state = finished[1]
     read = load_parts(workdir, abstract(state.params))
     equal(read, {"net": state.ema["net"], "fixed": state.params["fixed"]})
+
+
+def test_stacked_layers_are_read_one_by_one(tmp_path):
+    """What an export holds at a time: a layer of a stack, of the parameters and of the moving average."""
+    rng = np.random.default_rng(0)
+    params = {"lm": {"span_0_6": {"kernel": jnp.asarray(rng.normal(size=(6, 8, 4)))}, "embed": jnp.ones((12, 4))}}
+    ema = {"lm": {"span_0_6": {"kernel": params["lm"]["span_0_6"]["kernel"] + 1}}}
+    state = TrainState(jnp.int32(1), jnp.int32(0), params, {}, {}, ema)
+    with contextlib.closing(Checkpoints(tmp_path, 1)) as checkpoints:
+        checkpoints.save(1, state, {"cursors": jnp.zeros(1)}, {})
+    for item, tree in (("params", params), ("train", {"ema": ema})):
+        path, theirs = max(flatten_dict(tree, sep="/").items())
+        leaf = open_leaves(tmp_path / "checkpoints" / "1" / item)[path]
+        for i in (4, 0, 5):
+            np.testing.assert_array_equal(leaf[i], theirs[i])
+            assert leaf._block.nbytes == theirs[i].nbytes
 
 
 def test_init_from_another_run(finished, tmp_path):

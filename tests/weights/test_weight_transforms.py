@@ -53,3 +53,17 @@ def test_zero_rows_are_asserted_and_written_back():
     assert np.array_equal(transform.to_ours(theirs, rows.shape), rows)
     with pytest.raises(UserError, match="last 1 of 3 rows must be zeros"):
         transform.to_ours(theirs + 1, rows.shape)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (2, 1, 0)])
+def test_row_major_copies_are_the_array(axes, monkeypatch):
+    monkeypatch.setattr(tr, "STRIP", 300)  # a row and a half
+    x = normal(7, 5, 9).transpose(axes)
+    copy = tr.row_major(x)
+    assert copy.flags.c_contiguous
+    np.testing.assert_array_equal(copy, x)
+
+
+def test_row_major_keeps_scalars_and_empty_arrays():
+    assert tr.row_major(np.float32(2.5)[...]).shape == ()
+    assert tr.row_major(np.zeros((3, 0, 2)).transpose(2, 1, 0)).shape == (2, 0, 3)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from unitok_jax.training.partition import stacked
+
 
 @dataclasses.dataclass(frozen=True)
 class CameSettings:
@@ -62,8 +64,7 @@ def scale_by_came(settings: CameSettings) -> optax.GradientTransformation:
 
 def _each(path: tuple[Any, ...]) -> Callable[[Callable], Callable]:
     """`vmap` over the layers of a stacked parameter."""
-    stacked = any(str(getattr(key, "key", "")).startswith("span_") for key in path)
-    return jax.vmap if stacked else lambda function: function
+    return jax.vmap if stacked(path) else lambda function: function
 
 
 def _begin(p: Array) -> Moments:

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
 from unitok_jax.systems.base import Params
-from unitok_jax.training.partition import merge
+from unitok_jax.training.partition import merge, stacked
 from unitok_jax.training.state import TrainState
 
 WHOSE = {"train": "optimizer, average or stage", "data": "batch size"}  # what an item's leaves follow from
@@ -50,9 +50,10 @@ class Checkpoints:
         Raises:
             UserError: if nothing can be written, or the save before this one failed.
         """
+        rest = state.replace(params={})
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            train=ocp.args.StandardSave(state.replace(params={})),
+            params=ocp.args.StandardSave(state.params, _a_chunk_a_layer(state.params)),
+            train=ocp.args.StandardSave(rest, _a_chunk_a_layer(rest)),
             data=ocp.args.StandardSave(dict(data)),
             config=ocp.args.JsonSave(dict(config)),
         )
@@ -90,6 +91,15 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
             self._manager.close()
+
+
+def _a_chunk_a_layer(tree: Any) -> Any:
+    """How arrays lie on the disk: a stack of layers layer by layer, so that an export holds one at a time."""
+
+    def layout(path: jax.tree_util.KeyPath, leaf: jax.Array) -> ocp.SaveArgs:
+        return ocp.SaveArgs(shard_axes=(0,) if stacked(path) and leaf.ndim else ())
+
+    return jax.tree_util.tree_map_with_path(layout, tree)
 
 
 def load_parts(path: epath.PathLike, parts: Params) -> Params:

@@ -30,6 +30,11 @@ def matching(names: Iterable[str], patterns: Iterable[str], where: str) -> froze
     return frozenset(found)
 
 
+def stacked(path: Iterable[Any]) -> bool:
+    """Whether JAX's key path leads to a parameter whose first axis is the layers of a span (``span_0_32``)."""
+    return any(str(getattr(key, "key", "")).startswith("span_") for key in path)
+
+
 def split(params: Params, names: Collection[str]) -> tuple[Params, Params]:
     """Cuts a nested dict in two: the leaves at `names`, and the rest."""
     flat = flatten_dict(params, sep="/")

@@ -17,6 +17,7 @@ import tensorstore as ts
 from flax import traverse_util
 
 from unitok_jax.errors import UserError
+from unitok_jax.weights.transforms import row_major
 
 Told = Callable[[int], None]  # called with the bytes just done
 
@@ -52,7 +53,7 @@ def _fill(place: Path, leaf: Leaf, told: Told) -> None:
         if store is None:
             store = _lay_out(place, leaf, stacked=index is not None)
         target = store if index is None else store[index]
-        target.write(np.asarray(piece, order="C"), can_reference_source_data_indefinitely=True).result()
+        target.write(row_major(piece), can_reference_source_data_indefinitely=True).result()
         told(piece.nbytes)
 
 
@@ -79,8 +80,8 @@ def _zarr_type(place: Path, dtype: np.dtype) -> Any:
 class StoredLeaf:
     """A parameter in an Orbax checkpoint, read when asked for.
 
-    ``leaf[i]`` reads what is stored together with slice i of the first axis (one layer where `save_leaves` wrote, often
-    all of them where training did) and keeps it until a slice outside is asked for; `numpy.asarray` reads all.
+    ``leaf[i]`` reads what is stored together with slice i of the first axis (one layer where `save_leaves` or training
+    wrote it) and keeps it until a slice outside is asked for; `numpy.asarray` reads all.
 
     Attributes:
         shape, dtype: of the parameter.

@@ -15,6 +15,7 @@ import numpy as np
 
 from unitok_jax.errors import UserError
 from unitok_jax.weights.source import Source
+from unitok_jax.weights.transforms import row_major
 from unitok_jax.weights.whole import whole
 
 INDEX = "model.safetensors.index.json"
@@ -140,7 +141,7 @@ def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) ->
 
 def raw(tensor: np.ndarray) -> memoryview:
     """The bytes of a tensor in row-major order."""
-    return memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+    return memoryview(row_major(tensor).reshape(-1).view(np.uint8))
 
 
 def _header(source: Source, keys: list[str]) -> bytes:

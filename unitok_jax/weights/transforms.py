@@ -13,6 +13,7 @@ import numpy as np
 from unitok_jax.errors import UserError
 
 Shape = tuple[int, ...]
+STRIP = 1 << 18  # bytes that lie together: a core's cache holds them
 
 
 @runtime_checkable
@@ -222,6 +223,21 @@ def _first_of_equal_rows(x: Any, rows: int) -> Any:
             f"{x.shape[0]} rows do not reduce to {rows}: rows of one run differ; let the config keep them all"
         )
     return runs[:, 0]
+
+
+def row_major(x: np.ndarray) -> np.ndarray:
+    """`x` in row-major order; what has its axes permuted is copied strip by strip.
+
+    NumPy's own copy then jumps through all of the memory for each row that it writes, which takes twice as long.
+    """
+    axis = int(np.argmax(x.strides)) if x.ndim else 0
+    if not axis or x.flags.c_contiguous:
+        return np.asarray(x, order="C")
+    out, step = np.empty(x.shape, x.dtype), max(1, STRIP // x.strides[axis])
+    for start in range(0, x.shape[axis], step):
+        strip = (*(slice(None),) * axis, slice(start, start + step))
+        out[strip] = x[strip]
+    return out
 
 
 SAME = Chain(())
