@@ -43,6 +43,13 @@ def test_every_turn_is_asked_with_all_before_it_in_view():
     assert (one, two, three) == (7, 8, 9)
 
 
+def test_what_was_drawn_among_words_stays_there():
+    chat, asked = talk(Answer(f"see {IMAGE} here", [np.zeros((2, 2))]), Answer("yes", []))
+    assert chat.say("draw it").text == "see here"
+    chat.say("again")
+    assert [turn.text for turn in asked[1][0].turns] == ["draw it", f"see {IMAGE} here", "again"]
+
+
 def test_a_turn_that_fails_is_not_remembered():
     chat, asked = talk(Answer("a", []))
 

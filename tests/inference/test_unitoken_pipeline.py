@@ -6,6 +6,7 @@ import pytest
 from unitoken_tiny import MODEL
 
 from unitok_jax.data.example import Example, Task, Turn
+from unitok_jax.data.rows import Modality
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.sampling.settings import GREEDY, Decoding, Sampling
@@ -39,6 +40,20 @@ def test_a_drawing_has_the_systems_grid_and_codes(pipeline):
     example = Example("e", (Turn("user", "a blue one"),), task=Task.GENERATION)
     answer = pipeline.answer([example], SETTINGS.draw)[0]
     assert answer.images[0].shape == (4, 4) and 0 <= answer.images[0].min() <= answer.images[0].max() < 256
+
+
+def test_what_was_said_is_what_the_next_turn_reads(pipeline):
+    """Ids that were decoded, read as a turn and laid out again, images among the words."""
+    system, ids = pipeline.system, pipeline.system.vocabulary.ids
+    words, line = system.vocabulary.encode, [ids.code_offset] * 4 + [ids.newline]
+    image = [ids.boi, ids.grid + 2, ids.grid + 2, *line * 4, ids.eoi]
+    for said in ([*ids.image_prefix, *image], [*words("see "), *image, *words(" and "), *image, *words(" both")]):
+        text, images = system.read(np.array([*said, ids.end_of_turn]))
+        turns = (Turn("user", "draw"), Turn("assistant", text), Turn("user", "again"))
+        row = system.prompt(Example("e", turns, tuple(IMAGES[: len(images)]), Task.UNDERSTANDING))
+        kept = row.tokens[(row.modality != Modality.FEATURE) & (row.tokens != ids.sep)]
+        turn = ids.end_of_turn
+        assert kept.tolist() == [ids.bos, *words("draw"), turn, *said, turn, *words("again"), turn]
 
 
 def test_answers_see_codes_and_features_of_different_images(pipeline):

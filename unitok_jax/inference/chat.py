@@ -7,13 +7,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
-from unitok_jax.inference.pipeline import Pipeline
+from unitok_jax.inference.pipeline import Pipeline, words_of
 from unitok_jax.sampling.settings import Decoding
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What the model said: text, and the pictures that it drew."""
+    """What the model said.
+
+    Attributes:
+        text: without `IMAGE` symbols.
+        images: the pictures that it drew.
+    """
 
     text: str
     images: list[UInt8[np.ndarray, "H W 3"]]
@@ -51,6 +56,7 @@ class Chat:
         example = Example(f"turn {len(turns) // 2 + 1}", turns, shown, task)
         (answer,) = self._pipeline.answer([example], self._decoding, self._seed + len(turns) // 2)
         drawn = [self._pipeline.decode(codes[None])[0] for codes in answer.images]
-        self._turns = [*turns, Turn("assistant", answer.text + IMAGE * len(drawn))]
+        behind = IMAGE * (len(drawn) - answer.text.count(IMAGE))
+        self._turns = [*turns, Turn("assistant", answer.text + behind)]
         self._images = [*shown, *drawn]
-        return Reply(answer.text, drawn)
+        return Reply(words_of(answer.text), drawn)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ T, R = TypeVar("T"), TypeVar("R")
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the model wrote: text, and the codes [rows, columns] of the images that it drew."""
+    """What the model wrote: text, `IMAGE` where it drew, and the codes [rows, columns] of those images."""
 
     text: str
     images: list[np.ndarray]
@@ -261,7 +262,7 @@ class Pipeline:
             featured = [dataclasses.replace(e, images=(f,)) for e, f in zip(examples, feature_images, strict=True)]
         asked = list(zip(examples, featured, _seeds(0, len(examples)), strict=True))
         answers = self._in_batches(asked, functools.partial(self._answers, self.settings.read))
-        return [answer.text for answer in answers]
+        return [words_of(answer.text) for answer in answers]
 
     def _answers(self, decoding: Decoding, asked: Sequence[tuple[Example, Example, int]]) -> list[Answer]:
         """Decodes one batch of (example, the example whose features are seen, seed)."""
@@ -315,6 +316,11 @@ class Pipeline:
             if self.progress:
                 self.progress(len(results), len(items))
         return results
+
+
+def words_of(text: str) -> str:
+    """An answer's text without the symbols of the images in it."""
+    return re.sub(rf" ?{re.escape(IMAGE)}", "", text).strip()
 
 
 def _equally_many(pictures: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

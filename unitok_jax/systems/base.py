@@ -77,6 +77,8 @@ class Stage:
             global batch and hands the sums to the losses as ``batch['totals']``.
         phases: run in order inside one jitted step.
         splittable: whether accumulation may split the batch (False where the loss couples examples).
+        measure: host side, the positions of an example's row but for those that `RowSpec.added` counts; only the
+            number of its pictures may be looked at. None where batches by length are not offered.
         float32: regexes of parameters that no phase trains and that stay float32 all the same (codebooks); other
             frozen ones are kept in the compute dtype.
     """
@@ -87,6 +89,7 @@ class Stage:
     counts: Callable[[Batch], Mapping[str, jax.Array]]
     phases: tuple[Phase, ...]
     splittable: bool = True
+    measure: Callable[[Example], int] | None = None
     float32: tuple[str, ...] = ()
 
     @property
@@ -185,7 +188,10 @@ class System(Protocol):
         """
 
     def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
-        """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them."""
+        """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them.
+
+        The text has `IMAGE` where an image stands among the words; a system whose images follow them may leave it out.
+        """
 
 
 def available() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Source: arXiv 2504.04423 and its released code; what is released and what is our
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones import decoder_lm, siglip, siglip_text, taming_vae
-from unitok_jax.data.example import BadExample, Example, Task
+from unitok_jax.data.example import IMAGE, BadExample, Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
@@ -168,9 +169,10 @@ class UniToken(DecoderReading):
         return layout.image_start(self.vocabulary.ids, example)
 
     def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
-        text, images = decoding.read_ids(ids, self.vocabulary.ids)
-        words = [i for i in text if i not in (self.vocabulary.ids.image, self.vocabulary.ids.end_of_turn)]
-        return self.vocabulary.decode(words).strip(), images
+        said, images = decoding.read_ids(ids, self.vocabulary.ids)
+        runs = itertools.groupby(said, lambda i: i == self.vocabulary.ids.image)
+        words = (IMAGE * len(list(run)) if drawn else self.vocabulary.decode(list(run)) for drawn, run in runs)
+        return "".join(words).strip(), images
 
     # Language model
 
