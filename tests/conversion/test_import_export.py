@@ -152,6 +152,51 @@ def test_an_imported_model_sees_pictures(home, tmp_path, capsys):
     assert f"lm: {size:,} parameters, from {released}\n" in out and "no checkpoint" not in out
 
 
+def started_from(home, folder, origin):
+    shutil.copytree(home / "run", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["init_from"] = dict.fromkeys(("lm", "vit", "adapter", "vqgan"), str(origin))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.slow
+def test_an_export_gives_back_what_stood_beside_its_origin(home, tmp_path):
+    theirs = shutil.copytree(home / "released", tmp_path / "theirs")
+    document = {**json.loads((theirs / "config.json").read_text()), "made_by": "them", "unitoken_crop": 96}
+    (theirs / "config.json").write_text(json.dumps(document))
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        (theirs / name).write_text(json.dumps({"of": name}))
+    unitok("import", theirs, theirs / CODES, "--system", "unitoken", "--out", tmp_path / "imported")
+    first = started_from(home, tmp_path / "first", tmp_path / "imported")
+    second = started_from(home, tmp_path / "second", first)
+    straight = started_from(home, tmp_path / "straight", theirs)
+    for run in (second, straight):
+        back = tmp_path / f"{run.name}_back"
+        unitok("export", "--workdir", run, "--out", back)
+        assert json.loads((back / "config.json").read_text()) == {**document, "unitoken_crop": 64}
+        assert (back / "tokenizer_config.json").read_bytes() == (theirs / "tokenizer_config.json").read_bytes()
+        assert (back / "preprocessor_config.json").exists()
+    unitok("export", "--workdir", second, "--out", tmp_path / "other", "--format", "transformers")
+    assert "made_by" not in json.loads((tmp_path / "other" / "config.json").read_text())
+    assert (tmp_path / "other" / "tokenizer_config.json").exists()
+    assert not (tmp_path / "other" / "preprocessor_config.json").exists()
+
+
+def test_a_published_config_says_what_the_model_is(home, tmp_path):
+    config = json.loads((home / "run" / "config.json").read_text())
+    config["model"] |= {"context": 96, "lm": {**MODEL["lm"], "dropout": 0.25}}
+    shutil.copytree(home / "run" / "params", tmp_path / "run" / "params")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    unitok("export", "--workdir", tmp_path / "run", "--out", tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (told["max_position_embeddings"], told["dropout"]) == (96, 0.25)
+    assert [told[f"{name}_token_id"] for name in ("bos", "pad", "eos")] == [0, 1, 2]
+    unitok("import", tmp_path / "out", "--system", "unitoken", "--out", tmp_path / "back")
+    model = json.loads((tmp_path / "back" / "config.json").read_text())["model"]
+    assert (model["context"], model["lm"]["dropout"]) == (96, 0.25)
+
+
 def test_an_import_may_lack_parts_and_says_so(home, tmp_path, capsys):
     code, out, _ = run(capsys, "import", home / "released", "--system", "unitoken", "--out", tmp_path / "x")
     assert code == 0 and "note\tno checkpoint holds vqgan" in out
@@ -304,7 +349,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path, capsys, monkeypatch):
         (["--system", "unitoken", "--variant", "vqgan"], "those of base or anyres, not vqgan; give --variant base or"),
         (["--system", "unitoken", "--variant", "anyress"], "no variant 'anyress'. Did you mean anyres?"),
         (["--system", "unitokn"], "no system 'unitokn'. Did you mean unitoken"),
-        (["--system", "unitoken", "--revision", "main"], "is a local path; a revision belongs to a hub id"),
+        (["--system", "unitoken", "--revision", "main"], "--revision main: belongs to a hub id that names none"),
         (["--system", "unitoken", "--vocabulary", "gone.json"], "gone.json: no such"),
     ],
 )
@@ -383,6 +428,20 @@ def test_a_hub_id_is_read_at_one_commit_and_without_pickles(tmp_path, monkeypatc
     assert locate("owner/name", "v1").name.endswith(COMMIT)
 
 
+def test_a_revision_is_that_of_the_hub_ids_without_one(tmp_path, monkeypatch, home, capsys):
+    """The documented call: a repository and the tokenizer's file beside it."""
+    released = home / "released"
+    hub = Hub(monkeypatch, released)
+    infos, asked = hub.repo_info, []
+    monkeypatch.setattr(hub, "repo_info", lambda repo, revision: asked.append(revision) or infos(repo, revision))
+    both = ["owner/name", released / CODES, "--system", "unitoken", "--revision"]
+    code, out, _ = run(capsys, "import", *both, "v2", "--out", tmp_path / "out")
+    assert code == 0 and asked == ["v2"]
+    assert f"part lm\towner/name@{COMMIT}\n" in out and f"part vqgan\t{released / CODES}\n" in out
+    named = ["import", "owner/name@v1", released / CODES, "--system", "unitoken", "--revision", "v2"]
+    refused(capsys, tmp_path, named, "--revision v2: belongs to a hub id that names none")
+
+
 def test_what_the_hub_has_not_is_told(tmp_path, monkeypatch):
     Hub(monkeypatch, tmp_path)
     for place, message in (
@@ -394,8 +453,6 @@ def test_what_the_hub_has_not_is_told(tmp_path, monkeypatch):
         with pytest.raises(Exception, match=message) as error:
             locate(place)
         assert type(error.value).__name__ == "UserError"
-    with pytest.raises(Exception, match="names a revision already"):
-        locate("owner/name@main", "v1")
 
 
 def test_a_commit_in_the_cache_is_read_without_the_hub(tmp_path, monkeypatch):

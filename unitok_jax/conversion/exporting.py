@@ -11,7 +11,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 from unitok_jax.conversion.card import model_card
-from unitok_jax.conversion.importing import PUBLISHED
+from unitok_jax.conversion.kept import kept_files
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
 from unitok_jax.systems.release import FORMATS, Layout, release_of
@@ -98,7 +98,8 @@ def export_checkpoint(
         meter = Meter("exported", sum(map(size_of, sources)))
         for layout, source in zip(layouts, sources, strict=True):
             _write(Metered(source, meter), layout, folder / layout.folder, max_shard)
-            _documents(layout, folder / layout.folder, workdir / PUBLISHED / layout.artefact)
+            kept = kept_files(workdir, layout.artefact, system.artefacts)
+            _documents(layout, folder / layout.folder, kept, f"{config.system}_")
         meter.close()
         done = _told(layouts, sources, system.artefacts, leaves)
         origins = origins_of(workdir, config)
@@ -120,16 +121,21 @@ def _write(source: Source, layout: Layout, folder: Path, max_shard: int) -> None
         save_folder(source, folder, max_shard)
 
 
-def _documents(layout: Layout, folder: Path, kept: Path) -> None:
-    """The artefact's other files; what an import of the same artefact kept goes before what we would say."""
+def _documents(layout: Layout, folder: Path, kept: Mapping[str, Path], own: str) -> None:
+    """The artefact's other files; what stood beside the published checkpoint goes before what we would say.
+
+    Keys that begin with `own` are ours, which a checkpoint has from an earlier export of another run.
+    """
     for name, text in layout.documents.items():
-        old = kept / name
-        if old.exists() and old.suffix == ".json":
-            text = json.dumps({**json.loads(text), **json.loads(old.read_text())}, indent=2, sort_keys=True) + "\n"
+        if name in kept and name.endswith(".json"):
+            ours = json.loads(text)
+            told = {**ours, **json.loads(kept[name].read_text())}
+            told |= {key: value for key, value in ours.items() if key.startswith(own)}
+            text = json.dumps(told, indent=2, sort_keys=True) + "\n"
         (folder / name).write_text(text)
-    for file in sorted(kept.iterdir()) if kept.is_dir() else ():
-        if file.name not in layout.documents:
-            shutil.copyfile(file, folder / file.name)
+    for name, path in kept.items():
+        if name not in layout.documents:
+            shutil.copyfile(path, folder / name)
 
 
 def _told(

@@ -16,7 +16,7 @@ from unitok_jax.training.config import read_config
 from unitok_jax.training.workdir import WORKDIR
 from unitok_jax.weights.artefacts import recognise
 from unitok_jax.weights.containers import open_source
-from unitok_jax.weights.hub import locate
+from unitok_jax.weights.hub import locate, takes_revision
 from unitok_jax.weights.meter import Meter
 from unitok_jax.weights.orbax_stream import save_leaves
 from unitok_jax.weights.rules import Table
@@ -84,11 +84,13 @@ def import_checkpoints(
         variant: what the checkpoints are, a name in the system's ``release.VARIANTS``, or ``auto``.
         vocabulary: the text tokenizer's file, where it does not stand beside a checkpoint.
         recipe: a config as plain JSON that says the model, in the place of what the checkpoints tell.
-        revision: of the hub ids that name none.
+        revision: of those hub ids that name none; files beside them have none.
 
     Raises:
         UserError: naming the checkpoint and the key, for whatever does not fit; then `out` is not made.
     """
+    if revision and not any(map(takes_revision, places)):
+        raise UserError(f"--revision {revision}: belongs to a hub id that names none, and there is none among these")
     found = [find(place, revision) for place in places]
     config, tokenizer, notes = _config(found, system, variant, vocabulary, recipe)
     leaves, artefacts, missing = _pair(found, config)
@@ -172,13 +174,20 @@ def _partly(table: Table, part: str) -> bool:
 def _copy_beside(artefacts: Mapping[str, Found], folder: Path) -> None:
     """Keeps configs and tokenizer files, which an export of the same artefact gives back."""
     for name, found in artefacts.items():
-        if not found.folder.is_dir():
-            continue
-        for file in sorted(found.folder.iterdir()):
-            kept = file.suffix in BESIDE and not file.name.endswith(".index.json")
-            if kept and file.is_file() and file.stat().st_size <= LARGEST:
-                (folder / name).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, folder / name / file.name)
+        for file, path in beside(found.folder).items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name / file)
+
+
+def beside(folder: Path) -> dict[str, Path]:
+    """Configs and tokenizer files in a published checkpoint's folder by name; none where it is a lone file."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return {file.name: file for file in files if _is_kept(file)}
+
+
+def _is_kept(file: Path) -> bool:
+    named = file.suffix in BESIDE and not file.name.endswith(".index.json")
+    return named and file.is_file() and file.stat().st_size <= LARGEST
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -39,22 +39,24 @@ def locate(place: str, revision: str | None = None) -> Located:
 
     Args:
         place: see the top of this file.
-        revision: branch, tag or commit of a repository, where `place` names none.
+        revision: branch, tag or commit of a repository, where `place` is one and names none.
 
     Raises:
         UserError: if there is neither, or the repository cannot be read.
     """
     path, match = Path(place), NAME.fullmatch(place)
     if path.exists():
-        if revision:
-            raise UserError(f"--revision {revision}: {place} is a local path; a revision belongs to a hub id")
         return Located(path, place)
     if not match or not is_hub_id(place):
         hint = f" (a hub id of that name needs its revision: {place}@main)" if match and not match["revision"] else ""
         raise UserError(f"{place}: no such file or folder{hint}")
-    if revision and match["revision"]:
-        raise UserError(f"{place}: names a revision already; drop --revision {revision}")
     return _fetch(match["repo"], match["revision"] or revision or "main", match["inside"])
+
+
+def takes_revision(place: str) -> bool:
+    """Whether a place is a hub id that names no revision itself."""
+    match = NAME.fullmatch(place)
+    return bool(match) and is_hub_id(place) and not match["revision"]
 
 
 def is_hub_id(place: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from unitok_jax.backbones.siglip_block import TowerConfig
 from unitok_jax.systems.release import Layout
 from unitok_jax.systems.unitoken.config import UniTokenConfig
+from unitok_jax.systems.unitoken.stage_lm import LMOptions
 from unitok_jax.systems.unitoken.vocabulary import TINY
 
 IMAGE, RESERVED = "<image>", "<reserved08707>"  # transformers renames this token, which Chameleon left free
@@ -16,7 +17,7 @@ IMAGE, RESERVED = "<image>", "<reserved08707>"  # transformers renames this toke
 
 def layouts(system: Any, parts: Sequence[str], form: str) -> list[Layout]:
     """The artefacts that a run's parts are written as; see `systems.release.Release`."""
-    written = _transformers(system.config, set(parts)) if form == "transformers" else _upstream(system, set(parts))
+    written = _transformers(system, set(parts)) if form == "transformers" else _upstream(system, set(parts))
     return [_at_the_top(written[0]), *written[1:]] if len(written) == 1 else written
 
 
@@ -33,11 +34,11 @@ def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
         variant = "anyres" if config.canvases else "base"
         told = {"unitoken_variant": variant, "unitoken_crop": config.image_size}
         told["vision_config"] = _vision_document(config)
-        documents = {"config.json": _json({**_lm_document(config), **told})}
+        documents = {"config.json": _json({**_lm_document(system), **told})}
         text = "UniToken's code: `from_pretrained` of its own class on this folder"
         written.append(Layout("unitoken", documents=documents, loads=text))
     elif "lm" in parts:
-        documents = {"config.json": _json(_lm_document(config))}
+        documents = {"config.json": _json(_lm_document(system))}
         written.append(Layout("lumina_mgpt", documents=documents, loads="Lumina-mGPT's code, on this folder"))
     if "vit" in parts and "adapter" not in parts:
         written.append(_siglip(config, parts))
@@ -48,12 +49,13 @@ def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
     return written
 
 
-def _transformers(config: UniTokenConfig, parts: Collection[str]) -> list[Layout]:
+def _transformers(system: Any, parts: Collection[str]) -> list[Layout]:
     """Chameleon and SigLIP, which `transformers` has; it has no adapter and no picture decoder."""
+    config: UniTokenConfig = system.config
     written = []
     if "lm" in parts:
         whole = "vqgan" in parts
-        document = {**_lm_document(config), **_chameleon_document(config)}
+        document = {**_lm_document(system), **_chameleon_document(config)}
         loads = "`transformers.ChameleonForConditionalGeneration.from_pretrained`"
         artefact = "chameleon" if whole else "chameleon_lm"
         written.append(Layout(artefact, documents={"config.json": _json(document)}, loads=loads))
@@ -106,9 +108,12 @@ def _tower_document(tower: TowerConfig, kind: str) -> dict[str, Any]:
     }
 
 
-def _lm_document(config: UniTokenConfig) -> dict[str, Any]:
-    """``config.json`` of the decoder, in Hugging Face's names; the class is the one of Lumina-mGPT's code."""
-    lm = config.lm
+def _lm_document(system: Any) -> dict[str, Any]:
+    """``config.json`` of the decoder, in Hugging Face's names; the class is the one of Lumina-mGPT's code.
+
+    How it was trained (the weight of the z-loss) is no part of a model: the released value stands there.
+    """
+    lm, ids = system.config.lm, system.vocabulary.ids
     return {
         "architectures": ["ChameleonXLLMXForConditionalGeneration"],
         "model_type": "chameleon",
@@ -121,19 +126,19 @@ def _lm_document(config: UniTokenConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": lm.norm_eps,
         "rope_theta": lm.rope_theta,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": system.config.context,
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "swin_norm": lm.swin_norm,
         "model_parallel_size": lm.qk_norm_groups,
         "tie_word_embeddings": lm.tied_embeddings,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "pad_token_id": 1,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.eos,
+        "pad_token_id": ids.pad,
         "mask_image_logits": False,
-        "dropout": 0.05,
-        "z_loss_weight": 1e-5,
+        "dropout": lm.dropout,
+        "z_loss_weight": LMOptions.z_loss,
     }
 
 

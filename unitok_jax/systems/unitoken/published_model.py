@@ -41,6 +41,7 @@ def _decoder_sizes(found: Found) -> dict[str, Any]:
         "rope_theta": float(rope or 10000.0),
         "norm_eps": float(settings.get("rms_norm_eps", 1e-5)),
         "swin_norm": bool(settings.get("swin_norm", False)),
+        "dropout": float(settings.get("dropout", 0.0)),
         "dtype": _compute_type(source.dtype("model.embed_tokens.weight")),
     }
 

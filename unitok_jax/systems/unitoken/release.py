@@ -8,7 +8,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.settings import near
 from unitok_jax.systems.release import Found
 from unitok_jax.systems.unitoken import published_model as model
-from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
+from unitok_jax.systems.unitoken.config import RELEASED_CANVASES, UniTokenConfig
 from unitok_jax.systems.unitoken.published_files import layouts
 from unitok_jax.systems.unitoken.vocabulary import code_name, load
 
@@ -111,6 +111,7 @@ def _parts(kinds: Mapping[str, Found]) -> dict[str, Any]:
     for kind, each in kinds.items():
         if kind in ("unitoken", *LMS):
             parts["lm"] = model.lm_settings(each)
+            parts["context"] = int(each.settings.get("max_position_embeddings", UniTokenConfig.context))
         if kind == "chameleon":
             parts.setdefault("vqgan", model.vqgan_settings(each, "model.vqmodel."))
         if kind == "unitoken":

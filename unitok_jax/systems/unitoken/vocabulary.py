@@ -21,6 +21,7 @@ TINY = pathlib.Path(__file__).parent / "assets" / "tiny_tokenizer.json"
 _NAMES = {
     "bos": "<s>",
     "pad": "<pad>",
+    "eos": "</s>",
     "eoi": "<eoss>",
     "boi": "<racm3:break>",
     "sep": "<sentinel:0>",
@@ -37,6 +38,7 @@ class TokenIds:
     Attributes:
         bos: begins every sequence.
         pad: never part of a released sequence; stands here for a blanked code.
+        eos: never part of a released sequence; a published config names it.
         boi, eoi, sep: begin of image, end of image, the separator between codes and features.
         end_of_turn: ends every question and every answer; stops decoding.
         newline: ends each row of codes (and each row of an AnyRes feature grid).
@@ -48,6 +50,7 @@ class TokenIds:
 
     bos: int = 0
     pad: int = 1
+    eos: int = 2
     eoi: int = 8196
     boi: int = 8197
     sep: int = 8198
