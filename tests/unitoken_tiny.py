@@ -33,7 +33,7 @@ def write_sets(folder: Path) -> None:
 
 
 def _record(form: str, picture: int, number: int) -> dict:
-    record = {"image": f"{picture}.png", "len": 30 + 10 * number}
+    record = {"image": f"{picture}.png"}
     if form == "pairs":
         return {**record, "caption": "a red seven"}
     question = "what is it?" if number else "<image>\nwhat colour is it?"

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = parts.model(flags, options["weights"], anyres=False)
     config.stage_options = dict(parts.rows(flags, anyres=False, captions=True), trains=(parts.TOWER, "^adapter/"))
     train = mixtures.entries(mixtures.STAGE1, options["data"], parts.PROMPT)
-    config.data = parts.data(flags, train, packed_batch=48)
+    config.data = parts.data(flags, train, options["data"], packed_batch=48)
     config.steps = mixtures.examples(mixtures.STAGE1) // 128
     config.optimizer = parts.optimizer(lr=1e-3, tower_scale=1e-2, epoch=config.steps)
     config.init_from = dict(

@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     even = "paper" in flags
     train = mixtures.entries(mixtures.STAGE2, options["data"], parts.PROMPT, even)
-    config.data = parts.data(flags, train, packed_batch=48)
+    config.data = parts.data(flags, train, options["data"], packed_batch=48)
     config.steps = mixtures.examples(mixtures.STAGE2, even) // 128
     config.optimizer = parts.optimizer(lr=1e-5, tower_scale=1.0, epoch=config.steps)
     stage1 = "runs/unitoken/base_stage1"

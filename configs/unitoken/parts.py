@@ -117,13 +117,15 @@ def rows(flags: frozenset[str], anyres: bool, captions: bool) -> dict:
     return options
 
 
-def data(flags: frozenset[str], train: list[dict], packed_batch: int) -> dict:
-    """`config.data`: 128 examples a step; under packing the rows that hold about as many."""
+def data(flags: frozenset[str], train: list[dict], folder: str, packed_batch: int) -> dict:
+    """`config.data`: 128 examples a step; under packing the rows that hold about as many.
+
+    Batches of similar length need every record's length before the first step; what was measured is kept in `folder`.
+    """
     batch = packed_batch if "packed" in flags else 128
-    order = "clustered" if "bucketed" in flags else "shuffled"
-    return dict(
-        train=train, order=order, batch_size=2 if "tiny" in flags else batch, workers=0 if "tiny" in flags else 8
-    )
+    order = dict(order="clustered", index=f"{folder}/lengths") if "bucketed" in flags else {}
+    batch, workers = (2, 0) if "tiny" in flags else (batch, 8)
+    return dict(train=train, batch_size=batch, workers=workers, **order)
 
 
 def optimizer(lr: float, tower_scale: float, epoch: float) -> dict:

@@ -8,7 +8,10 @@ import pytest
 from unitok_jax.data import clustered
 from unitok_jax.data.batches import train_batches
 from unitok_jax.data.clustered import WINDOW, Collection, epoch_order
-from unitok_jax.data.example import BadExample
+from unitok_jax.data.example import IMAGE, BadExample
+from unitok_jax.data.lengths import Measure, record_lengths
+from unitok_jax.data.pipeline import open_entries
+from unitok_jax.data.records import write_shard
 from unitok_jax.data.rows import ExampleRow, RowSpec
 from unitok_jax.data.settings import DataSettings
 from unitok_jax.errors import UserError
@@ -92,6 +95,48 @@ def test_a_record_longer_than_it_says_is_skipped_by_name(tmp_path):
     batches = train_batches(settings(tmp_path / "a.jsonl"), SPEC, layout, batch_size=1, seed=0)
     batch, info = next(batches)
     assert not batch["segments"].any() and info.skipped.sum() == 1
+
+
+def test_what_records_do_not_tell_is_measured_once_and_kept(tmp_path):
+    """Of JSONL and of shards, without opening a picture; another measure, entry or file is measured anew."""
+    records = [{"image": "gone.png", "caption": "x" * n} for n in range(1, 7)] + [{"image": "gone.png"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + "no record\n")
+    shards = [{**record, "image": b"broken", "codes": [np.zeros(3, np.uint8)]} for record in records[:6]]
+    write_shard(str(tmp_path), 0, 1, shards)
+    seen = []
+
+    def length(example):
+        assert len(example.images) == 1
+        seen.append(example.id)
+        return len(example.turns[-1].text) + len(example.turns[0].text)
+
+    def find(path, key="a", prompts=("", "12345"), **entry):
+        (source,) = open_entries([{"path": str(path), "task": "caption", "prompts": prompts, **entry}], "here")
+        seen.clear()
+        return record_lengths(source, "here", Measure(length, key), str(tmp_path / "index")).tolist()
+
+    symbol = len(IMAGE)
+    told = [symbol + 5 + n for n in range(1, 7)]  # under the longest prompt
+    assert find(tmp_path / "a.jsonl", kind="jsonl") == [*told, 0, 0] and seen
+    assert find(tmp_path / "a.jsonl", kind="jsonl") == [*told, 0, 0] and not seen
+    assert find(tmp_path / "a.jsonl", kind="jsonl", key="b") and seen
+    assert find(tmp_path / "a.jsonl", kind="jsonl", prompts=("1",))[0] == symbol + 2 and seen
+    assert find(tmp_path, kind="arrayrecord") == told and seen
+    (tmp_path / "records-00000-of-00001.arrayrecord.headers").unlink()
+    assert find(tmp_path, kind="arrayrecord", key="c") == told  # of the shards themselves
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(json.dumps({"len": 99}) + "\n")
+    assert find(tmp_path / "a.jsonl", kind="jsonl") == [*told, 0, 0, 99]
+
+
+def test_groups_need_no_lengths(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": str(n)}) + "\n" for n in range(8, 14)))
+    batches = train_batches(settings(tmp_path / "a.jsonl", "grouped"), SPEC, layout, batch_size=2, seed=0)
+    held = [next(batches)[0] for _ in range(3)]
+    assert sorted(int(n) for batch in held for n in batch["tokens"][:, 0]) == list(range(8, 14))
+    assert {batch["tokens"].shape[1] for batch in held} == {40}  # which example is how long is not known
+    with pytest.raises(UserError, match="this stage does not measure it"):
+        train_batches(settings(tmp_path / "a.jsonl"), SPEC, layout, batch_size=2, seed=0)
 
 
 def test_mistakes_are_named(tmp_path):

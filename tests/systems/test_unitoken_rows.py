@@ -73,6 +73,16 @@ def test_prompt_of_a_drawing_is_the_training_row_up_to_its_first_code():
     assert row[: len(prompt)].tolist() == prompt.tolist()
 
 
+def test_the_measured_length_is_that_of_the_ids():
+    """Without SEP and features, whatever the pictures are."""
+    turns = [("user", IMAGE + "hm"), ("assistant", "cat"), ("user", "draw"), ("assistant", IMAGE)]
+    whole = example(*turns, images=2)
+    row = layout.conversation(whole, VOCABULARY, SHAPE, True)
+    unread = dataclasses.replace(whole, images=(PICTURE[:1, :1],) * 2)
+    ids = (row.modality != Modality.FEATURE) & (row.tokens != VOCABULARY.ids.sep)
+    assert layout.id_count(unread, VOCABULARY, SHAPE) == ids.sum() == len(row.tokens) - 2 * 4
+
+
 def test_images_without_a_symbol_stand_before_the_first_turn():
     row = layout.conversation(example(("user", "hm"), ("assistant", "x")), VOCABULARY, SHAPE, True)
     assert row.tokens[: len(image_ids()) + 2].tolist() == [0, *image_ids(), *text(" ")]

@@ -17,6 +17,7 @@ from unitok_jax.data import packing, pipeline
 from unitok_jax.data.bad_share import by_reason, refuse_too_many_bad
 from unitok_jax.data.clustered import Buckets, ClusteredEpochs
 from unitok_jax.data.example import REASONS
+from unitok_jax.data.lengths import Measure, record_lengths
 from unitok_jax.data.packing import HostBatch
 from unitok_jax.data.pipeline import Layout
 from unitok_jax.data.row_streams import RowStreams, RowStreamsIterator, Shape
@@ -130,6 +131,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    measure: Measure | None = None,
     rows: Sequence[int] | None = None,
     cursors: np.ndarray | None = None,
     skipped: np.ndarray | None = None,
@@ -141,6 +143,7 @@ def train_batches(
         spec, layout: the stage's.
         batch_size: rows of the global batch, B.
         seed: of order, prompts and augmentation.
+        measure: finds the lengths by which order ``clustered`` sorts, of records that do not tell them.
         rows: global rows that this process provides, in the order of its batch; all by default.
         cursors, skipped: the state of these rows to continue from; the beginning by default.
 
@@ -154,11 +157,28 @@ def train_batches(
     elif spec.pack:
         raise UserError(f"config.data.order: {settings.order!r} puts one example in a row, but the stage packs several")
     else:
-        epochs = ClusteredEpochs(records, seed, batch_size, cluster=settings.order == "clustered")
-        elements, specs = grain.MapDataset.source(epochs), Buckets(epochs, spec)
+        epochs, specs = _epochs(records, settings, spec, measure, batch_size, seed)
+        elements = grain.MapDataset.source(epochs)
     stream = pipeline.lay_out(elements, layout, spec, settings.codes, seed)
     shape = Shape(spec, settings.codes, batch_size, seed, specs)
     return _batches(stream, shape, settings, rows, cursors, skipped, None)
+
+
+def _epochs(
+    records: Sequence[pipeline.NamedRecords],
+    settings: DataSettings,
+    spec: RowSpec,
+    measure: Measure | None,
+    batch_size: int,
+    seed: int,
+) -> tuple[ClusteredEpochs, Buckets]:
+    """The stream of order ``grouped`` or ``clustered``, and the shape of each turn's rows."""
+    lengths = None
+    if settings.order == "clustered":
+        places = [f"config.data.train[{i}]" for i in range(len(records))]
+        lengths = [record_lengths(r, place, measure, settings.index) for r, place in zip(records, places, strict=True)]
+    epochs = ClusteredEpochs(records, seed, batch_size, lengths)
+    return epochs, Buckets(epochs, spec)
 
 
 def validation_batches(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from unitok_jax.data.example import BadExample
 from unitok_jax.data.pipeline import NamedRecords, Skipped
 from unitok_jax.data.rows import RowSpec
 from unitok_jax.data.settings import Entry
@@ -98,20 +97,23 @@ class ClusteredEpochs:
     """Endless epochs in `epoch_order`, as a random-access stream of records.
 
     Args:
-        records: the sources, whose entries name groups, ratios and the field with the recorded length.
+        records: the sources, whose entries name groups and ratios.
         seed: of the first epoch; the next ones count on.
         batch: rows of the global batch.
-        cluster: whether lengths count.
+        lengths: of each source's records, int64; None where they do not count (order ``grouped``).
 
     Raises:
-        UserError: for a source without recorded lengths, or too few records for one batch.
+        UserError: for too few records for one batch.
     """
 
-    def __init__(self, records: Sequence[NamedRecords], seed: int, batch: int, cluster: bool):
-        self._records, self._seed, self._batch, self._cluster = records, seed, batch, cluster
+    def __init__(
+        self, records: Sequence[NamedRecords], seed: int, batch: int, lengths: Sequence[np.ndarray] | None = None
+    ):
+        self._records, self._seed, self._batch, self.clusters = records, seed, batch, lengths is not None
+        lengths = [np.zeros(len(source), np.int64) for source in records] if lengths is None else lengths
         self._collections = tuple(
-            Collection(recorded_lengths(source, f"config.data.train[{i}]"), source.entry.ratio, source.entry.group)
-            for i, source in enumerate(records)
+            Collection(numbers, source.entry.ratio, source.entry.group)
+            for numbers, source in zip(lengths, records, strict=True)
         )
         self._lengths = np.concatenate([collection.lengths for collection in self._collections])
         self._starts = np.cumsum([0, *(len(source) for source in records)])
@@ -141,32 +143,12 @@ class ClusteredEpochs:
         return int(self._lengths[self._order(epoch)[place : place + self._batch]].max())
 
     def _make_order(self, epoch: int) -> np.ndarray:
-        return epoch_order(self._collections, self._seed + epoch, self._batch, cluster=self._cluster)
-
-
-def recorded_lengths(source: NamedRecords, where: str) -> Int[np.ndarray, " n"]:
-    """The length that each record carries in the field `Entry.length`; 0 for a record that cannot be read.
-
-    Raises:
-        UserError: for a record without it.
-    """
-    field, lengths = source.entry.length, np.zeros(len(source), np.int64)
-    for i in range(len(source)):
-        try:
-            lengths[i] = int(source.source[i][field])
-        except BadExample:
-            continue
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise UserError(
-                f"{where}: record {i} has no number in {field!r}, by which order 'clustered' sorts; "
-                "write each row's count of ids there, or take order 'shuffled'"
-            ) from None
-    return lengths
+        return epoch_order(self._collections, self._seed + epoch, self._batch, cluster=self.clusters)
 
 
 @dataclasses.dataclass(frozen=True)
 class Buckets:
-    """Which length a turn's rows have: the least of those listed that holds its longest example.
+    """Which length a turn's rows have: the least listed that holds its longest example, else the longest.
 
     Attributes:
         epochs: the stream.
@@ -177,6 +159,8 @@ class Buckets:
     spec: RowSpec
 
     def __call__(self, turn: int) -> RowSpec:
+        if not self.epochs.clusters:
+            return self.spec
         needed = self.epochs.longest(turn) + self.spec.added
         length = next((length for length in sorted(self.spec.lengths) if length >= needed), self.spec.length)
         return dataclasses.replace(self.spec, length=length)

@@ -40,6 +40,16 @@ def matching(pattern: str, owner: str) -> tuple[epath.Path, ...]:
     return tuple(found)
 
 
+def below(pattern: str) -> tuple[epath.Path, ...]:
+    """The files that a path, a folder or a glob in a path's last part names, sorted; none if there is nothing."""
+    path = epath.Path(pattern).expanduser()
+    if path.is_dir():
+        return tuple(sorted(file for file in path.iterdir() if not file.is_dir()))
+    if any(c in path.name for c in "*?["):
+        return tuple(sorted(path.parent.glob(path.name)))
+    return (path,) if path.exists() else ()
+
+
 def read_span(path: epath.Path, start: int, length: int) -> bytes:
     """`length` bytes of a file from byte `start` on.
 

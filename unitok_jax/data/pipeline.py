@@ -43,9 +43,13 @@ class NamedRecords:
             record = dict(self.source[index])
         except BadExample as error:
             return Skipped(error.reason, error.detail)
+        return self.entry, self.named(record, index)
+
+    def named(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+        """A raw record with its name and the task's field names."""
         record.setdefault("id", f"{self.entry.kind}:{index}")
         record.update({ours: record[theirs] for ours, theirs in self.entry.fields.items() if theirs in record})
-        return self.entry, record
+        return record
 
 
 class LayOut:

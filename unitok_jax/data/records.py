@@ -11,7 +11,7 @@ import re
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from unitok_jax.errors import UserError
 
 MAGIC = b"UTR1"
 SUFFIX = ".arrayrecord"
+HEADERS = ".headers"  # behind a shard's name: its records' headers, a line each
 META = "meta.json"
 SAFE_DTYPES = "biuf"  # booleans, integers, floats: no object arrays
 
@@ -48,7 +49,7 @@ def decode(data: bytes) -> dict[str, Any]:
     try:
         if data[:4] != MAGIC:
             raise ValueError("not a record of unitok")
-        start = 8 + int.from_bytes(data[4:8], "little")
+        start = _contents_start(data)
         record = _unpack(json.loads(data[8:start]), _Blobs(memoryview(data)[start:]))
         if not isinstance(record, dict):
             raise ValueError("not an object")
@@ -108,6 +109,8 @@ def write_shard(
 ) -> int:
     """Writes one shard, which appears whole or not at all, with its counts beside it; returns its number of records.
 
+    The records' headers lie beside it as well, so that their words can be read without the pictures.
+
     Args:
         folder: where it goes.
         shard, shards: its number, and how many there are.
@@ -117,14 +120,18 @@ def write_shard(
     target = epath.Path(folder).expanduser() / shard_name(shard, shards)
     count = 0
     with tempfile.TemporaryDirectory() as scratch:  # ArrayRecord writes local files only
-        local = epath.Path(scratch) / target.name
+        local, headers = epath.Path(scratch) / target.name, epath.Path(scratch) / f"{target.name}{HEADERS}"
         writer = array_record_module.ArrayRecordWriter(str(local), "group_size:1")  # 1: fast random access
-        for record in records:
-            writer.write(encode(_small_codes(record)))
-            count += 1
+        with headers.open("wb") as lines:
+            for record in records:
+                data = encode(_small_codes(record))
+                writer.write(data)
+                lines.write(data[8 : _contents_start(data)] + b"\n")
+                count += 1
         writer.close()
         part = target.parent / f"{target.name}.{uuid.uuid4().hex}.part"  # two workers may be at the same shard
         local.copy(part, overwrite=True)
+        headers.copy(headers_beside(target), overwrite=True)
     files.write_whole(_counts_file(folder, shard, shards), json.dumps({"written": count, **(skipped or {})}).encode())
     part.replace(target)
     return count
@@ -140,6 +147,27 @@ def read_counts(folder: str, shards: int, numbers: Iterable[int]) -> Counter[str
 
 def _counts_file(folder: str, shard: int, shards: int) -> epath.Path:
     return epath.Path(folder).expanduser() / shard_name(shard, shards).replace(SUFFIX, ".json")
+
+
+def headers_beside(shard: epath.Path) -> epath.Path:
+    """The file with a shard's headers; shards that others wrote may have none."""
+    return shard.parent / f"{shard.name}{HEADERS}"
+
+
+def read_headers(file: epath.Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of headers, True in the place of their bytes and arrays."""
+    with file.open("rb") as lines:
+        for line in lines:
+            yield json.loads(line, object_hook=_unread)
+
+
+def _unread(value: dict[str, Any]) -> Any:
+    return True if "$bytes" in value or "$array" in value else value
+
+
+def _contents_start(data: bytes) -> int:
+    """Where a record's header ends."""
+    return 8 + int.from_bytes(data[4:8], "little")
 
 
 def find_shards(path: str) -> tuple[epath.Path, ...]:

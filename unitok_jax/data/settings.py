@@ -20,6 +20,7 @@ class DataSettings:
         train: sources, each ``{kind, task, weight, prompts, fields, ...the kind's own options}``; see `Entry`.
         order: ``shuffled``, sources mixed by weight; ``grouped``, as UniToken's release draws: every batch of one
             group, each source drawn by its ratio; ``clustered``, the same with batches of similar length.
+        index: a folder that keeps records' lengths between runs (order ``clustered``); None finds them at each start.
         validation: lists of sources by the set's name.
         workers: processes that read, decode and lay out; 0 does it in the calling process.
         prefetch: batches made ahead by a thread (or by each worker); 0 makes each when asked for.
@@ -29,6 +30,7 @@ class DataSettings:
 
     train: tuple[Any, ...] = ()
     order: str = "shuffled"
+    index: str | None = None
     validation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     workers: int = 0
     prefetch: int = 2
@@ -51,7 +53,8 @@ class Entry:
         prompts: templates that replace the task's own.
         ratio: the share of its records that an epoch draws (orders ``grouped`` and ``clustered``).
         group: which sources share batches (the same orders).
-        length: the field with a record's recorded length (order ``clustered``).
+        length: the field with a record's recorded length (order ``clustered``); where a record has none, the stage
+            measures it.
         fields: the task's field names -> the source's, such as ``{"caption": "text_en"}``.
         options: what the kind of source takes.
     """

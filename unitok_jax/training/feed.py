@@ -1,5 +1,6 @@
 """Batches on their way to the devices, and the state of their streams."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 
 from unitok_jax.data.batches import Batches, train_batches, validation_batches
 from unitok_jax.data.example import REASONS
+from unitok_jax.data.lengths import Measure
 from unitok_jax.parallel.distributed import from_global, local_rows, to_global
 from unitok_jax.parallel.mesh import batch_sharding
 from unitok_jax.systems.base import Batch, Stage
@@ -30,12 +32,16 @@ class Feed:
         self._sharding, self._size = batch_sharding(mesh), config.batch_size
         self._rows = local_rows(self._sharding, self._size)
         self._common: dict[str, Any] = {"batch_size": self._size, "seed": config.seed, "rows": self._rows}
+        model = json.dumps([config.system, config.model], sort_keys=True, default=str)
+        self._measure = Measure(stage.measure, model) if stage.measure else None
         self._batches: Batches | None = None
 
     def start(self, state: dict[str, jax.Array] | None = None) -> None:
         """Opens the training stream, at the beginning or where `state` left it."""
         state = {name: from_global(value).astype(np.int64) for name, value in (state or {}).items()}
-        self._batches = train_batches(self._settings, self._stage.spec, self._stage.layout, **self._common, **state)
+        self._batches = train_batches(
+            self._settings, self._stage.spec, self._stage.layout, measure=self._measure, **self._common, **state
+        )
 
     def next(self) -> tuple[Batch, dict[str, float]]:
         """The next training batch, and what is logged of it: padding's share of its room, and bad examples so far."""

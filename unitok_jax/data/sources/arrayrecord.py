@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -22,9 +23,9 @@ class Source:
     path: str
 
     def __post_init__(self):
-        shards = [os.fspath(shard) for shard in records.find_shards(self.path)]
+        self._files = records.find_shards(self.path)
         try:
-            self._shards = grain.sources.ArrayRecordDataSource(shards)
+            self._shards = grain.sources.ArrayRecordDataSource([os.fspath(shard) for shard in self._files])
         except (RuntimeError, ValueError) as error:  # the reader, in C++, does not say which file it was
             reason = str(error).partition(";")[0] or "cut short or no ArrayRecord file"
             raise UserError(f"arrayrecord: {self.path}: {reason}. Copy it, or run 'unitok tokenize', again.") from None
@@ -40,3 +41,16 @@ class Source:
             raise BadExample(error.reason, f"{name}: {error.detail}") from None
         except (RuntimeError, ValueError, OSError) as error:  # a damaged chunk
             raise BadExample("record cannot be read", f"{name}: {error}") from None
+
+    def scan(self) -> Iterator[dict[str, Any] | None]:
+        """All records in order; their bytes and arrays only where no headers lie beside the shards. None: a bad one."""
+        headers = [records.headers_beside(file) for file in self._files]
+        if all(file.exists() for file in headers):
+            for file in headers:
+                yield from records.read_headers(file)
+            return
+        for index in range(len(self)):
+            try:
+                yield self[index]
+            except BadExample:
+                yield None

@@ -1,9 +1,11 @@
 """A JSONL file, one record a line, beside a folder of pictures."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from unitok_jax.data import files
+from unitok_jax.data.example import BadExample
 
 
 @dataclasses.dataclass
@@ -30,6 +32,18 @@ class Source:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         start, length, number = map(int, self._spans[index])
+        return self._record(files.read_span(self._path, start, length), number)
+
+    def scan(self) -> Iterator[dict[str, Any] | None]:
+        """All records in order, the file opened once; None for a line that is not a record."""
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield self._record(line, number)
+                    except BadExample:
+                        yield None
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
         name = f"{self._path.name}:{number}"
-        record = files.json_object(files.read_span(self._path, start, length), name)
-        return {"id": name, **record, "folder": str(self._folder)}
+        return {"id": name, **files.json_object(line, name), "folder": str(self._folder)}

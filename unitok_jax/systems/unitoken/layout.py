@@ -6,7 +6,7 @@ AnyRes the features are those of an overview and of tiles, and a newline id ends
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def conversation(example: Example, vocabulary: Vocabulary, shape: ImageShape, an
     """
     if not any(turn.role == "assistant" for turn in example.turns):
         raise BadExample("no assistant turn", example.id)
-    return _row(example, list(_pieces(example, vocabulary, shape, answer_features)))
+    runs = _feature_runs(example, shape, answer_features)
+    return _row(example, list(_pieces(example, vocabulary, shape, runs)))
 
 
 def prompt(example: Example, vocabulary: Vocabulary, shape: ImageShape, draw: bool, context: int) -> ExampleRow:
@@ -97,10 +98,11 @@ def prompt(example: Example, vocabulary: Vocabulary, shape: ImageShape, draw: bo
         UserError: for more ids than that.
         BadExample: when symbols and images do not match.
     """
-    pieces = list(_pieces(example, vocabulary, shape, answer_features=True))
+    runs = _feature_runs(example, shape, answer_features=True)
+    pieces = list(_pieces(example, vocabulary, shape, runs))
     if draw:
         pieces.append(_text([*vocabulary.ids.image_prefix, vocabulary.ids.boi], learn=False))
-    added = sum(1 + len(run) for run in _feature_runs(example, shape, answer_features=True).values())
+    added = sum(1 + len(run) for run in runs.values())
     ids = sum(len(piece.ids) for piece in pieces) - added
     if ids > context:
         raise UserError(f"{example.id}: the prompt has {ids} ids, the model's context is {context}: shorten it")
@@ -118,10 +120,23 @@ def featured(example: Example, answer_features: bool) -> list[int]:
     return [i for i, role in enumerate(owners) if answer_features or role == "user"]
 
 
-def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_features: bool) -> Iterator[_Piece]:
+def id_count(example: Example, vocabulary: Vocabulary, shape: ImageShape) -> int:
+    """Ids of an example's row without SEP and features: the length that the release records.
+
+    Of the pictures only their number counts.
+
+    Raises:
+        BadExample: when symbols and images do not match.
+    """
+    return sum(len(piece.ids) for piece in _pieces(example, vocabulary, shape, {}))
+
+
+def _pieces(
+    example: Example, vocabulary: Vocabulary, shape: ImageShape, runs: Mapping[int, np.ndarray]
+) -> Iterator[_Piece]:
+    """The row, piece by piece; `runs` are the features of those images that have them (`_feature_runs`)."""
     ids = vocabulary.ids
     images = iter(range(_placed(example)))
-    runs = _feature_runs(example, shape, answer_features)
     yield _text([ids.bos], learn=False)
     for turn in _with_symbols(example):
         learn = turn.role == "assistant"
@@ -139,6 +154,7 @@ def _pieces(example: Example, vocabulary: Vocabulary, shape: ImageShape, answer_
 
 def _feature_runs(example: Example, shape: ImageShape, answer_features: bool) -> dict[int, np.ndarray]:
     """For each image whose features stand in the row, their slots in reading order, `ROW_END` between."""
+    _placed(example)  # symbols and images are one each before any image is looked at
     runs, before = {}, 0
     for index in featured(example, answer_features):
         image = picture(example, index)

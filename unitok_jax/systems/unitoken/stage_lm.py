@@ -79,6 +79,7 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
         layout=functools.partial(_layout, system, options),
         counts=lambda batch: {"supervised": jnp.sum(batch["loss_weights"] > 0)},
         phases=(Phase("lm", options.trains, functools.partial(_loss, system, options)),),
+        measure=functools.partial(layout.id_count, vocabulary=system.vocabulary, shape=system.config.shape),
     )
 
 
