@@ -24,9 +24,6 @@ def pytest_generate_tests(metafunc):
         asked = metafunc.config.getoption("goldens", None)
         cases = find_cases(asked)
         metafunc.parametrize("golden", [_param(case, asked) for case in cases])
-    if "bundled" in metafunc.fixturenames:
-        cases = sorted(case.parent for case in (HERE / "data").glob("*/*/config.json"))
-        metafunc.parametrize("bundled", cases, ids=[f"{case.parent.name}/{case.name}" for case in cases])
 
 
 def find_cases(folders):

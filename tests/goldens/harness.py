@@ -3,7 +3,8 @@
 A handler is ``handlers/<kind>.py`` (or ``handlers/<system>_<kind>.py`` where two systems share a kind's name) with
 
     def check(case: Case) -> None        sorts every tensor of io.safetensors
-    MUTATIONS = {"siglip_tiny": (Mutation(...), ...)}     optional: changes of that case that a comparison must notice
+    MUTATIONS = {"siglip": (Mutation(...), ...)}     optional: changes that a comparison must notice, by the case's
+                                                     name, or by kind for all cases that are not named
 """
 
 import dataclasses
@@ -44,6 +45,10 @@ class Mutation:
 
 class Noticed(Exception):
     """Ends a mutated run at the first comparison that fails; the rest need not be computed."""
+
+
+class DoesNotApply(Exception):
+    """A mutation changes parameters that this case's model has not."""
 
 
 class Case:
@@ -193,7 +198,8 @@ def swap(first: str, second: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _some(leaves: dict[str, Any], pattern: str) -> dict[str, Any]:
-    assert any(re.search(pattern, path) for path in leaves), f"mutation: no parameter matches {pattern}"
+    if not any(re.search(pattern, path) for path in leaves):
+        raise DoesNotApply(f"no parameter matches {pattern}")
     return leaves
 
 

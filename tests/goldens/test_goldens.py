@@ -1,12 +1,11 @@
 """Every golden through its handler, and every handler's mutations."""
 
-import contextlib
 import importlib.util
 from pathlib import Path
 
 import jax
 import pytest
-from harness import Case, Mutation, Noticed
+from harness import Case, DoesNotApply, Mutation, Noticed
 
 HANDLERS = Path(__file__).parent / "handlers"
 
@@ -53,20 +52,30 @@ def _others(case):
 
 
 @pytest.mark.slow
-def test_mutations_are_seen(bundled, monkeypatch):
+def test_mutations_are_seen(golden, monkeypatch):
     """A wrong activation, epsilon, norm or bias must make a comparison fail, else the golden proves nothing."""
-    handler = load_handler(Case(bundled))
-    mutations: tuple[Mutation, ...] = getattr(handler, "MUTATIONS", {}).get(bundled.name, ())
+    case = Case(golden)
+    handler = load_handler(case)
+    listed = getattr(handler, "MUTATIONS", {})
+    mutations: tuple[Mutation, ...] = listed.get(case.name, listed.get(case.config["kind"], ()))
     if not mutations:
         pytest.skip("no mutations for this case")
-    unseen = []
-    for mutation in mutations:
-        case = Case(bundled, mutation)
-        with monkeypatch.context() as patching:
-            if mutation.patch:
-                patching.setattr(*mutation.patch)
-            with contextlib.suppress(Noticed):
-                run(handler, case)
-        if not case.failures:
-            unseen.append(mutation.name)
+    seen = {mutation.name: _is_seen(handler, Case(golden, mutation), monkeypatch) for mutation in mutations}
+    unseen = [name for name, found in seen.items() if found is False]
     assert not unseen, f"no comparison noticed: {', '.join(unseen)}"
+    assert any(seen.values()), "no mutation applies to this case"
+
+
+def _is_seen(handler, case, monkeypatch):
+    """Whether a mutated run fails at a comparison or an assertion of the handler; None where the case has not what
+    the mutation changes."""
+    with monkeypatch.context() as patching:
+        if case.mutation.patch:
+            patching.setattr(*case.mutation.patch)
+        try:
+            run(handler, case)
+        except (Noticed, AssertionError):
+            return True
+        except DoesNotApply:
+            return None
+    return bool(case.failures)

@@ -128,7 +128,7 @@ def _changed(**fields):
 
 
 MUTATIONS = {
-    name: (
+    "chameleon_lm": (
         Mutation("eps x 10", config=lambda config: dataclasses.replace(config, norm_eps=10 * config.norm_eps)),
         Mutation("another rope base", config=_changed(rope_theta=5000.0)),
         Mutation("norms on the other side", config=lambda c: dataclasses.replace(c, swin_norm=not c.swin_norm)),
@@ -140,5 +140,4 @@ MUTATIONS = {
             patch=(decoder_block, "rotate", lambda x, cos, sin, _: rotate(x, cos, sin, "interleaved")),
         ),
     )
-    for name in ("chameleon_7b_like", "chameleon_30b_like")
 }

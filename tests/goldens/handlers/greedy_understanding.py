@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import unitoken_lm
+from harness import Mutation, drop
 
 from unitok_jax.data.example import Task
 from unitok_jax.data.rows import ExampleRow
@@ -56,3 +57,18 @@ def _compare_logits(case, system, params, embeds):
     case.compare("last_step_logits", logits[-1], **TOLERANCE)
     case.compare("step_logsumexp", jax.nn.logsumexp(logits, axis=-1), **TOLERANCE)
     case.compare("top2_gap", best[:, 0] - best[:, 1], **TOLERANCE)
+
+
+MUTATIONS = {
+    "greedy_understanding": (
+        Mutation("no bias of the adapter", params=drop("adapter/fc1/bias")),
+        Mutation(
+            "features backwards",
+            patch=(layout, "feature_part", lambda run, ids, f=layout.feature_part: f(run[::-1], ids)),
+        ),
+        Mutation(
+            "no SEP",
+            patch=(layout, "feature_part", lambda run, ids, f=layout.feature_part: tuple(x[1:] for x in f(run, ids))),
+        ),
+    )
+}

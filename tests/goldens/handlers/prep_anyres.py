@@ -1,6 +1,7 @@
 """What SigLIP sees of a picture, in the base and the AnyRes variant, and the order in which its features are read."""
 
 import numpy as np
+from harness import Mutation
 
 from unitok_jax.systems.pixels import to_float
 from unitok_jax.systems.unitoken import anyres
@@ -52,3 +53,15 @@ def _line(rule, width, height):
     rows = int((order == anyres.ROW_END).sum())
     columns = (len(order) - rule.grid**2) // rows - 1
     return [width, height, *canvas, rows, columns, len(order)]
+
+
+MUTATIONS = {
+    "prep_anyres": (
+        Mutation("the first canvas", patch=(anyres, "choose_canvas", lambda width, height, canvases: canvases[0])),
+        Mutation(
+            "an overview with its aspect",
+            patch=(anyres, "siglip_view", lambda x, side: anyres.on_canvas(x, (side, side))),
+        ),
+        Mutation("the border kept", patch=(anyres, "kept_span", lambda width, height, grid: tuple(map(slice, grid)))),
+    )
+}

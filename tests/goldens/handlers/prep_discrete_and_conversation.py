@@ -6,7 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import nchw
+from harness import Mutation, drop, nchw
 
 from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.backbones.siglip import SiglipConfig
@@ -191,3 +191,20 @@ def _compare_sizes(case):
         sizes = images.crop_sizes((int(re.sub(r"\D", "", name)) // UNIT) ** 2, UNIT)
         asked = case.expected(name)[:, :2].tolist()
         case.compare(name, [[*size, *images.nearest_size(size, sizes)] for size in asked])
+
+
+def _not_halved(picture, width, height):
+    """`images.cover` without halving first."""
+    scale = max(width / picture.width, height / picture.height)
+    return picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)), images.Image.Resampling.BICUBIC
+    )
+
+
+MUTATIONS = {
+    "prep_discrete_and_conversation": (
+        Mutation("not halved first", patch=(images, "cover", _not_halved)),
+        Mutation("questions are learnt", patch=(layout, "_text", lambda ids, learn, f=layout._text: f(ids, True))),
+        Mutation("no bias of the encoder", params=drop("vqgan/encoder/conv_in/bias")),
+    )
+}

@@ -3,7 +3,9 @@
 import re
 
 import numpy as np
+from harness import Mutation
 
+from unitok_jax.data import clustered
 from unitok_jax.data.clustered import Collection, epoch_order
 from unitok_jax.training.schedules import ScheduleSettings, build_schedule
 
@@ -39,3 +41,13 @@ def _compare_rates(case):
     rates = np.stack([positions, config["lr"] * config["vit_lr_scale"] * factors, config["lr"] * factors], axis=1)
     for column in range(rates.shape[1]):  # apart, so that the large positions do not set the tolerance of the rates
         case.compare("lr_table", rates, where=np.arange(rates.shape[1]) == column)
+
+
+MUTATIONS = {
+    "sampler_and_schedule": (
+        Mutation("sorted within a window", patch=(clustered, "_shuffle_within", lambda records, window, rng: records)),
+        Mutation(
+            "a step's batches apart", patch=(clustered, "_steps", lambda x, n, rng, f=clustered._steps: f(x, 1, rng))
+        ),
+    )
+}

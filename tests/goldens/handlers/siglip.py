@@ -55,7 +55,7 @@ def _odd_size(case, tower, params):
 
 
 MUTATIONS = {
-    "siglip_tiny": (
+    "siglip": (
         Mutation("eps x 10", config=lambda c: dataclasses.replace(c, eps=10 * c.eps)),
         Mutation("erf gelu", patch=(siglip_block, "MLP", lambda ffn, _, **kw: MLP(ffn, "gelu", **kw))),
         Mutation("swapped norms", params=swap("span_0_1/norm1", "span_0_1/norm2")),

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import unitoken_lm
+from harness import Mutation
 
 from unitok_jax.inference.decode import decode, written
-from unitok_jax.sampling import filters
+from unitok_jax.sampling import filters, guidance
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.systems.unitoken import decoding as machine
 
@@ -63,3 +64,10 @@ def _compare_scores(case, system, params, prompt, path, how):
     case.compare("selected_scores", np.where(np.isfinite(scores), scores, -1e30)[steps, :shown])
     shown = case.expected("selected_cond_logits_image_slice").shape[1]
     case.compare("selected_cond_logits_image_slice", conditional[steps, :shown])
+
+
+MUTATIONS = {
+    "t2i_cfg_greedy": (
+        Mutation("unguided", patch=(guidance, "guide", lambda logits, how, where=None: jnp.split(logits, 2)[0])),
+    )
+}

@@ -100,7 +100,7 @@ def _at(aux, path):
 
 
 MUTATIONS = {
-    "vqgan_attn": (
+    "vqgan": (
         Mutation("eps x 10", patch=(conv, "GroupNorm", functools.partial(conv.GroupNorm, epsilon=1e-5))),
         Mutation("gelu for swish", patch=(conv.nn, "swish", jax.nn.gelu)),
         Mutation("swapped norms", params=swap("encoder/mid/block_1/norm1", "encoder/mid/block_1/norm2")),
