@@ -1,12 +1,13 @@
 """UniToken-AnyRes from a recipe to answers and pictures, through the command line, at tiny size."""
 
 import io
+import json
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from unitoken_tiny import train
+from unitoken_tiny import RECIPES, train
 
 from unitok_jax import cli
 
@@ -65,6 +66,36 @@ def test_a_conversation_goes_on_over_several_turns(trained, capsys, monkeypatch)
     assert code == 0, err
     drawn = [line for line in out.splitlines() if line.endswith("0003-0.png")]
     assert len(drawn) == 1 and np.asarray(Image.open(drawn[0])).shape == (16, 16, 3)
+
+
+RECIPE = """
+import sys
+sys.path.insert(0, {root!r})
+from configs.unitoken import {name}
+
+def get_config():
+    config = {name}.get_config("tiny,data={folder}")
+    config.data.train = [dict(kind="arrayrecord", path="{folder}/codes", task="conversation", prompts=["<|image|> "])]
+    config.data.codes = True
+    config.init_from, config.fresh = dict.fromkeys(("lm", "vit", "adapter", "vqgan"), "{folder}/run"), ()
+    return config
+"""
+
+
+def test_a_run_trains_on_codes_that_were_computed_before(trained, capsys, request):
+    """`unitok tokenize`, then `unitok train` on its shards."""
+    name = request.node.callspec.params["trained"]
+    if name != "base_stage2":
+        pytest.skip("the codes of AnyRes are the same")
+    options = ("--source", "jsonl", f"path={trained}/chartqa_reason.jsonl", "--out", trained / "codes")
+    code, out, _ = run(capsys, trained, "tokenize", *options)
+    assert code == 0 and "written\t3" in out
+    (trained / "codes.py").write_text(RECIPE.format(root=str(RECIPES.parents[1]), folder=trained, name=name))
+    arguments = ["train", "--config", str(trained / "codes.py"), "--workdir", str(trained / "second")]
+    assert cli.main(arguments) == 0
+    lines = [json.loads(line) for path in sorted(trained.glob("second/metrics/*.jsonl")) for line in path.open()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(np.isfinite(line["loss/lm"]) and not line["bad_examples"] for line in lines)
 
 
 def test_what_cannot_be_is_told_in_one_line(trained, capsys, monkeypatch):

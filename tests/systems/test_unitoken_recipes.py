@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -9,17 +10,20 @@ import numpy as np
 import pytest
 from unitoken_tiny import train
 
+from unitok_jax import cli
 from unitok_jax.config import load_config
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
 from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
 from unitok_jax.systems.unitoken.vocabulary import code_name
 from unitok_jax.training.config import read_config
+from unitok_jax.training.optimizers import build_optimizers
 from unitok_jax.training.setup import prepare
 from unitok_jax.weights.transfer import flat
 
 FOLDER = Path(__file__).parents[2] / "configs" / "unitoken"
 RECIPES = [f"{variant}_{stage}" for variant in ("base", "anyres") for stage in ("stage1", "stage2")]
+VARIANTS = [(), ("paper",), ("packed",), ("bucketed",)]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,36 @@ def test_a_recipe_is_whole_at_full_size(name, released):
     assert vocabulary.image_prefix == (16853,)
 
 
+@pytest.fixture(scope="module")
+def full_size(released):
+    """The parameters' shapes, which are those of every recipe of UniToken."""
+    config, _ = read_config(recipe("base_stage1", f"weights={released}"))
+    system = base.build("unitoken", config.model)
+    return jax.eval_shape(lambda: system.init(jax.random.key(0), ("lm", "vit", "adapter", "vqgan")))
+
+
+@pytest.mark.parametrize("words", VARIANTS, ids=lambda words: "".join(words) or "released")
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_every_variant_trains_at_full_size(name, words, full_size, released):
+    config, _ = read_config(recipe(name, *words, f"weights={released}"))
+    system = base.build("unitoken", config.model)
+    stage = base.build_stage(system, config.stage, config.stage_options)
+    optimizer = build_optimizers(stage, full_size, config.optimizer, config.optimizers, config.steps)["lm"]
+    paths = flat(full_size)
+    trained = {path for path in paths if path in optimizer.members}
+    frozen = r"vqgan/|vit/embeddings/|vit/head/" if name.endswith("2") else r"vqgan/|vit/embeddings/|vit/head/|lm/"
+    assert {path for path in paths if not re.match(frozen, path)} == trained
+    numbers = sum(math.prod(paths[path].shape) for path in trained)
+    assert numbers == pytest.approx(7.447e9 if name.endswith("2") else 0.434e9, rel=5e-3)
+    assert set(config.init_from) | set(config.fresh) == {path.split("/")[0] for path in paths}
+    room = stage.spec.views["siglip"]
+    assert (room.images, room.height) == (
+        (5 if name.startswith("anyres") else 1) * (3 if "packed" in words else 1),
+        384,
+    )
+    assert stage.spec.views["vqgan"].codes == (1024,)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_released_numbers(name):
     config = recipe(name)
@@ -113,10 +147,19 @@ def test_a_tiny_recipe_trains(tmp_path):
     _check_trained(rows)
 
 
+@pytest.mark.slow
+def test_batches_by_length_need_no_recorded_lengths(tmp_path):
+    """Measured at the first start, found in the index at the next."""
+    _check_trained(train(tmp_path, "base_stage1", "bucketed")[1])
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "lengths").iterdir()}
+    assert len(kept) == 3  # the sets of stage I
+    spec = f"{FOLDER / 'base_stage1'}.py:tiny,bucketed,data={tmp_path}"
+    assert cli.main(["train", "--config", spec, "--workdir", str(tmp_path / "second")]) == 0
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "lengths").iterdir()} == kept
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(
-    "words", [(), ("paper",), ("packed",), ("bucketed",)], ids=lambda words: "".join(words) or "released"
-)
+@pytest.mark.parametrize("words", VARIANTS, ids=lambda words: "".join(words) or "released")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_tiny_recipe_trains(name, words, tmp_path):
     _check_trained(train(tmp_path, name, *words)[1])
