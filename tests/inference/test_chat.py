@@ -3,11 +3,14 @@
 import types
 
 import numpy as np
+import pytest
 
 from unitok_jax.data.example import IMAGE, Task
+from unitok_jax.errors import UserError
 from unitok_jax.inference.chat import Chat
 from unitok_jax.inference.pipeline import Answer
 from unitok_jax.inference.settings import InferenceSettings
+from unitok_jax.sampling.settings import Decoding
 
 PICTURE = np.full((4, 6, 3), 9, np.uint8)
 DRAWN = np.full((16, 16, 3), 3, np.uint8)
@@ -48,6 +51,27 @@ def test_what_was_drawn_among_words_stays_there():
     assert chat.say("draw it").text == "see here"
     chat.say("again")
     assert [turn.text for turn in asked[1][0].turns] == ["draw it", f"see {IMAGE} here", "again"]
+
+
+def test_where_pictures_are_decoded_by_a_grid_a_request_for_one_is():
+    settings = InferenceSettings(draw=Decoding(grid=(2, 2), guidance=3.0))
+    drawn = Answer("", [np.zeros((2, 2))])
+    asked = []
+
+    def answer(examples, decoding, seed):
+        asked.append(decoding)
+        return [drawn if decoding.grid else Answer("words", [])]
+
+    pipeline = types.SimpleNamespace(answer=answer, decode=lambda codes: DRAWN[None], settings=settings)
+    chat = Chat(pipeline, guidance=5.0)
+    assert chat.say("a cat").text == "words" and len(chat.say("a cat", draw=True).images) == 1
+    assert [(decoding.grid, decoding.guidance) for decoding in asked] == [(None, 5.0), ((2, 2), 5.0)]
+
+
+def test_words_in_the_place_of_a_picture_are_refused():
+    chat, _ = talk(Answer("noise", []))
+    with pytest.raises(UserError, match=r"no whole picture .* config.inference.draw.grid"):
+        chat.say("a cat", draw=True)
 
 
 def test_a_turn_that_fails_is_not_remembered():

@@ -15,6 +15,7 @@ from unitok_jax.data.example import IMAGE, Example
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import draw
+from unitok_jax.systems import pixels
 from unitok_jax.systems.base import Emission, VisualTokens
 
 VOCAB, WIDTH, STOP = 11, 8, 1
@@ -39,6 +40,7 @@ class TinySystem:
         return {"embed": jnp.asarray(a), "head": jnp.asarray(b)}
 
     codebook_size = 8
+    to_uint8 = staticmethod(pixels.to_uint8)
 
     def prompt(self, example):
         """Digits are ids; an image is a code position and a feature position in front of them."""

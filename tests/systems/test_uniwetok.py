@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from unitok_jax.data import packing
-from unitok_jax.data.example import IMAGE, Example, Task, Turn
+from unitok_jax.data.example import IMAGE, BadExample, Example, Task, Turn
 from unitok_jax.data.rows import Modality
+from unitok_jax.data.sources import open_source
+from unitok_jax.data.tasks import to_example
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
+from unitok_jax.inference.tokenize import tokenize_source
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import base
 from unitok_jax.systems.base import System
-from unitok_jax.systems.pixels import to_float
+from unitok_jax.systems.pixels import float_pixels, to_float
 
 MODEL = {
     "image_size": 16,
@@ -28,11 +31,11 @@ GRID, WIDE = (4, 4), (4, 8)
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
 
 
-def example(task=Task.GENERATION, codes=None):
+def example(task=Task.GENERATION, codes=None, grids=None):
     asked, answer = (f"{IMAGE}make it blue", IMAGE) if task == Task.GENERATION else (f"{IMAGE}what?", f"{IMAGE}blue")
     turns = Turn("user", asked), Turn("assistant", answer.replace(IMAGE, "") if task != Task.GENERATION else answer)
     images = tuple(PICTURES) if task == Task.GENERATION else (PICTURES[0],)
-    return Example("one", turns, images, task, codes)
+    return Example("one", turns, images, task, codes, grids=grids)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,73 @@ def test_codes_and_pictures_train_alike(system, params):
         assert batch["totals"]["tokens"] == 16
         losses.append(jax.jit(made.phases[0].loss)(params, {}, batch, jax.random.key(1), {})[0])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_sizes_come_from_the_grid_that_was_recorded(system):
+    """8 x 2 tokens are as many as 4 x 4: the count alone does not tell."""
+    tall = base.build("uniwetok", {**MODEL, "sizes": ((32, 8), (16, 32))})
+    codes = tuple(np.zeros((16, 2), np.uint8) for _ in range(2))
+    assert tall.sizes_of(example(codes=codes, grids=((4, 4), (8, 2))), native=False) == [(16, 16), (32, 8)]
+    assert system.sizes_of(example(codes=codes), native=False) == [(16, 16)] * 2
+    for model, grids, message in (
+        (tall, None, "16 x 16 or 32 x 8 pixels: the record needs grids"),
+        (tall, ((4, 4), (2, 8)), "16 tokens on 2 x 8, which no listed size has"),
+    ):
+        with pytest.raises(BadExample, match=message):
+            model.sizes_of(example(codes=codes, grids=grids), native=False)
+
+
+def test_a_tokenised_set_of_several_shapes_becomes_rows(system, params, tmp_path):
+    """`unitok tokenize`, the records' types, and a row with two sizes of pictures."""
+    pipeline = Pipeline(system, params, InferenceSettings(batch_size=2))
+    wide = np.random.default_rng(1).integers(0, 256, (20, 44, 3), np.uint8)
+    source = [{"image": PICTURES[0], "target": wide, "instruction": "widen it"}, {"image": wide, "caption": "wide"}]
+    tokenize_source(pipeline, source, str(tmp_path), {}, shards=1)
+    shards = open_source("arrayrecord", {"path": str(tmp_path)}, "test")
+    first, second = shards[0], shards[1]
+    assert first["grids"] == [[4, 4], [4, 8]] and second["grids"] == [[4, 8]]
+    assert [codes.dtype for codes in first["codes"]] == [np.uint8] * 2  # groups of 8 bits: the bits packed as bytes
+    np.testing.assert_array_equal(first["codes"][1], second["codes"][0])
+    row = stage(system).layout(to_example("edit", first, (), np.random.default_rng(0)), np.random.default_rng(0))
+    assert row.sizes.tolist() == [[16, 16], [16, 32]] and row.codes.shape == (2, 32, 2)
+    assert (row.targets == -1).sum() == 32
+    np.testing.assert_array_equal(row.codes[1], second["codes"][0])
+
+
+def test_interleaved_pictures_and_words_are_laid_out_and_learnt(system, params):
+    """An answer of words, a picture, words, a picture: both pictures are drawn, and each word has a loss."""
+    said = Turn("assistant", f"{IMAGE}red{IMAGE}blue")
+    both = Example("mixed", (Turn("user", "what?"), said), tuple(PICTURES), Task.GENERATION)
+    made = stage(system, perturb=0.0)
+    row = made.layout(both, np.random.default_rng(0))
+    drawing, words = row.targets == -1, (row.loss_weights > 0) & (row.targets >= 0)
+    spoken = [*system.vocabulary.encode("red"), *system.vocabulary.encode("blue"), system.vocabulary.ids.im_end]
+    assert drawing.sum() == 32 and row.targets[words].tolist() == spoken
+    assert np.unique(row.blocks[row.blocks >= 0]).tolist() == list(range(10))  # each picture's queries and 4 blocks
+    batch = float_pixels(jax.tree.map(jnp.asarray, packing.pack([[row]], made.spec, codes=False)))
+    batch["totals"] = made.counts(batch)
+    assert batch["totals"] == {"words": len(spoken), "tokens": 32}
+    loss = jax.jit(made.phases[0].loss)
+    _, aux, *_ = loss(params, {}, batch, jax.random.key(1), {})
+    assert aux["loss/picture"].count == 32 and aux["loss/generation"].count == len(spoken)
+    assert np.isfinite([aux["loss/picture"].compute(), aux["loss/generation"].compute()]).all()
+
+
+@pytest.mark.slow
+def test_pictures_of_several_shapes_are_seen_at_their_own(system, params):
+    """Edits and answers of a batch with two sizes; alone, each gives what it gives there."""
+    draw = Decoding(grid=GRID, guidance=2.0, noise_steps=2, max_steps=6)
+    pipeline = Pipeline(system, params, InferenceSettings(read=Decoding(max_steps=3), draw=draw, batch_size=2))
+    wide = np.random.default_rng(1).integers(0, 256, (20, 44, 3), np.uint8)
+    images, asked = [PICTURES[0], wide], ["make it blue", "make it red"]
+    both = pipeline.edit(images, asked, seeds=5)
+    alone = pipeline.edit(images[1:], asked[1:], seeds=6)
+    np.testing.assert_allclose(both[1].astype(int), alone[0].astype(int), atol=1)
+    assert [picture.shape for picture in pipeline.reconstruct(images)] == [(16, 16, 3), (16, 32, 3)]
+    with pytest.raises(UserError, match="several sizes"):
+        pipeline.encode(images)
+    fewer = pipeline.generate(["a red seven"], noise_steps=1)
+    assert not np.array_equal(fewer, pipeline.generate(["a red seven"]))
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid", metavar="ROWSxCOLUMNS", help="codes of the picture (a model may know its own grid alone, the default)"
     )
+    parser.add_argument("--noise-steps", type=int, help="of models that draw by diffusion (default: the recipe's)")
     parser.add_argument(
         "--image",
         metavar="IMAGE",
@@ -150,6 +151,11 @@ def _reconstruct(parser: argparse.ArgumentParser) -> None:
 
 
 def _shards(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE[:ARG]",
+        help="a recipe whose model reads the pictures (its sizes), by the same weights",
+    )
     parser.add_argument(
         "--source", nargs="+", required=True, metavar=("KIND", "KEY=VALUE"), help="a kind of source and its options"
     )

@@ -1,7 +1,6 @@
 """`unitok chat`: a conversation over standard input and output."""
 
 import argparse
-import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator
@@ -22,10 +21,7 @@ def chat(args: argparse.Namespace) -> None:
     """Answers each line that is read; pictures that are drawn go into the folder `out`, their paths are printed."""
     waiting = read_pictures(args.images)
     pipeline, config = load_pipeline(args.workdir, args.mesh)
-    decoding = pipeline.settings.chat
-    if args.guidance is not None:
-        decoding = dataclasses.replace(decoding, guidance=args.guidance)
-    talk, asks = Chat(pipeline, decoding, args.seed), sys.stdin.isatty()
+    talk, asks = Chat(pipeline, seed=args.seed, guidance=args.guidance), sys.stdin.isatty()
     if asks:
         print(HOW, file=sys.stderr)
     replies = 0

@@ -7,11 +7,13 @@ import jax
 
 from unitok_jax.cli.models import load_pipeline, using
 from unitok_jax.cli.prepare import print_counts, source_options
+from unitok_jax.config import load_config
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.tokenize import tokenize_source
 from unitok_jax.parallel import distributed
 from unitok_jax.training.checkpoints import find_step
+from unitok_jax.training.config import read_config
 
 
 def tokenize(args: argparse.Namespace) -> None:
@@ -21,8 +23,11 @@ def tokenize(args: argparse.Namespace) -> None:
     distributed.initialize()
     kind, options = args.source[0], source_options(args.source[1:])
     source = open_source(kind, options, "--source")
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    recipe = read_config(load_config(args.config))[0] if args.config else None
+    pipeline, config = load_pipeline(args.workdir, args.mesh, recipe)
     meta = {"system": config.system, "weights": str(find_step(args.workdir)), "source": {"kind": kind, **options}}
+    if args.config:
+        meta["config"] = args.config
     with using(pipeline, config), writing(args.out):
         counts = tokenize_source(
             pipeline,

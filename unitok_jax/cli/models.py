@@ -27,7 +27,9 @@ def abstract_params(config: TrainConfig) -> Any:
     return jax.eval_shape(stage.init, jax.random.key(0))[0]
 
 
-def load_pipeline(workdir: epath.PathLike, mesh: str | None = None) -> tuple[Pipeline, TrainConfig]:
+def load_pipeline(
+    workdir: epath.PathLike, mesh: str | None = None, recipe: TrainConfig | None = None
+) -> tuple[Pipeline, TrainConfig]:
     """The model of a workdir's last complete step on this process's devices; the moving average where the run kept one.
 
     Types are those of the checkpoint; every array is read straight into its place. An imported folder may lack parts
@@ -36,14 +38,18 @@ def load_pipeline(workdir: epath.PathLike, mesh: str | None = None) -> tuple[Pip
     Args:
         workdir: of a run, or an imported folder.
         mesh: devices along each axis, such as ``data=2,tensor=4``; by default all share one copy (``fsdp=-1``).
+        recipe: whose `model` reads pictures with the run's parameters, in the place of the run's own.
 
     Raises:
         UserError: if there is none, it is not the config's model, or the mesh does not fit the devices.
     """
     laid_out = build_mesh(read_mesh(mesh), jax.local_devices(), "--mesh")
     config = read_workdir(workdir)
+    model = config.model if recipe is None else base.without_files(recipe.system, recipe.model)
+    if recipe is not None and recipe.system != config.system:
+        raise UserError(f"--config: a recipe of {recipe.system}, but {workdir} is a run of {config.system}")
     step = find_step(workdir)
-    system = base.build(config.system, config.model)
+    system = base.build(config.system, model)
     stored = saved_types(step)
     wanted = {part: leaves for part, leaves in abstract_params(config).items() if part in parts_of(stored)}
     places, _ = param_shardings(system.sharding, wanted, laid_out)

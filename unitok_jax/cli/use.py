@@ -42,6 +42,7 @@ def generate(args: argparse.Namespace) -> None:
         "temperature": args.temperature,
         "top_k": args.top_k,
         "grid": _grid(args.grid),
+        "noise_steps": args.noise_steps,
     }
     if args.image and args.best_of != 1:
         raise UserError("--best-of: chooses among drawings from words, not among edits; drop it or --image")

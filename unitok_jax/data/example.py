@@ -36,6 +36,8 @@ class Example:
         task: what the example teaches.
         codes: precomputed codes in the place of images, one array an image, or None.
         label: the class of a class-conditional example, or None.
+        grids: (rows, columns) of each picture's codes, where they were recorded, or None.
+        drawn: (epoch, number in its source) at which a training stream drew it.
     """
 
     id: str
@@ -44,6 +46,8 @@ class Example:
     task: Task = Task.NONE
     codes: tuple[np.ndarray, ...] | None = None
     label: int | None = None
+    grids: tuple[tuple[int, int], ...] | None = None
+    drawn: tuple[int, int] = (0, 0)
 
 
 REASONS = (

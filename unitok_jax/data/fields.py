@@ -113,12 +113,31 @@ def codes(record: Record, pictured: Sequence[str]) -> tuple[np.ndarray, ...] | N
     Raises:
         BadExample: if they are no whole numbers from 0 on.
     """
-    found = record.get("codes")
+    found = _coded(record, "codes", pictured)
+    return None if found is None else tuple(_whole_numbers(record, one) for one in found)
+
+
+def grids(record: Record, pictured: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+    """The (rows, columns) of the codes of the pictures in some fields, as `codes`; None where they were not recorded.
+
+    Raises:
+        BadExample: if they are no pairs of whole numbers.
+    """
+    found = _coded(record, "grids", pictured)
+    if found is None:
+        return None
+    shapes = [_whole_numbers(record, one) for one in found]
+    if any(shape.shape != (2,) for shape in shapes):
+        raise BadExample("no precomputed codes", f"{name(record)}: expected grids of rows and columns")
+    return tuple((int(rows), int(columns)) for rows, columns in shapes)
+
+
+def _coded(record: Record, field: str, pictured: Sequence[str]) -> tuple[Any, ...] | None:
+    found = record.get(field)
     if found is None or not pictured:
         return None
     found = tuple(found) if isinstance(found, (list, tuple)) else (found,)
-    found = found[:1] * len(pictured) if set(pictured) == {"image"} else found
-    return tuple(_whole_numbers(record, one) for one in found)
+    return found[:1] * len(pictured) if set(pictured) == {"image"} else found
 
 
 def _whole_numbers(record: Record, value: Any) -> np.ndarray:

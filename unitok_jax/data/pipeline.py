@@ -91,7 +91,10 @@ def open_entries(entries: Sequence[Mapping[str, Any]], where: str) -> list[Named
 
 
 class Epochs:
-    """A source without end: every record once an epoch, each epoch in an order of its own, from (seed, epoch)."""
+    """A source without end: every record once an epoch, each epoch in an order of its own, from (seed, epoch).
+
+    ``drawn`` of a record tells (epoch, its number in the source).
+    """
 
     def __init__(self, source: Sequence[Any] | NamedRecords, seed: int):
         self.source, self.seed = source, seed
@@ -101,7 +104,11 @@ class Epochs:
 
     def __getitem__(self, index: int) -> "tuple[Entry, dict[str, Any]] | Skipped":
         epoch, place = divmod(index, len(self.source))
-        return self.source[self._shuffled(epoch, place)]
+        number = self._shuffled(epoch, place)
+        found = self.source[number]
+        if isinstance(found, tuple):
+            found[1]["drawn"] = epoch, number
+        return found
 
     def _shuffled(self, epoch: int, place: int) -> int:
         size = len(self.source)

@@ -4,7 +4,8 @@ A record's fields, whatever its source:
 
 - ``image``, ``images``, ``target``: pictures (arrays, encoded bytes or paths relative to ``folder``); ``target`` is
   what an edit or a variation must give.
-- ``codes``: precomputed codes, one array or a list of them, in the order of the pictures above.
+- ``codes``: precomputed codes, one array or a list of them, in the order of the pictures above; ``grids``: the rows and
+  columns of each, where pictures may have several sizes.
 - ``caption``: a string or a list of which one is drawn; ``instruction``: what an edit must do.
 - ``prompt``, ``text``: plain text, with or without a request before it.
 - ``questions``, ``answers``: lists of the same length.
@@ -124,16 +125,17 @@ def to_example(task: str, record: Record, prompts: Prompts, rng: np.random.Gener
 
 
 def _example(record: Record, turns: tuple[Turn, ...], task: Task, pictured: Sequence[str]) -> Example:
-    codes = fields.codes(record, pictured)
+    codes, grids = fields.codes(record, pictured), fields.grids(record, pictured)
     coded_alone = codes is not None and not any(field in record for field in pictured)
     images = () if coded_alone else fields.images(record, pictured)
     wanted = sum(turn.text.count(IMAGE) for turn in turns) if turns else 1
-    for kind, given in (("pictures", images or codes or ()), ("codes", codes)):
+    for kind, given in (("pictures", images or codes or ()), ("codes", codes), ("grids", grids)):
         if given is not None and len(given) != wanted:
             raise BadExample(
                 "image symbols do not match the images", f"{fields.name(record)}: {len(given)} {kind}, {wanted} places"
             )
-    return Example(fields.name(record), turns, images, task, codes)
+    drawn = record.get("drawn", (0, 0))
+    return Example(fields.name(record), turns, images, task, codes, grids=grids, drawn=drawn)
 
 
 def _dialogue(request: str, answer: str) -> tuple[Turn, Turn]:

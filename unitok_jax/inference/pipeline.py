@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -17,17 +18,18 @@ from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
 from unitok_jax.inference import reflection
-from unitok_jax.inference.prompts import bucket, prompt_batch
+from unitok_jax.inference.prompts import bucket, prompt_batch, several_sizes
 from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.parallel.mesh import batch_shards, row_sharding
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.guidance import rows_per_sample
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Params, System, VisualTokens
-from unitok_jax.systems.pixels import to_float, to_uint8
+from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
 Images = Sequence[np.ndarray] | np.ndarray  # uint8 [H, W, 3] each
+Views = Mapping[str, Sequence[np.ndarray]]
 T, R = TypeVar("T"), TypeVar("R")
 
 
@@ -103,14 +105,16 @@ class Pipeline:
         top_k: int | None = None,
         grid: tuple[int, int] | None = None,
         best_of: int = 1,
+        noise_steps: int | None = None,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Draws one image for each prompt.
 
         Args:
             prompts: what to draw; the settings' prompt for generation stands around it.
             seeds: one a prompt, or the first of consecutive ones.
-            guidance, temperature, top_k, grid: in the place of the settings' own; `temperature` and `top_k` are those
-                of the codes, `grid` is (rows, columns) of codes, which a model may not have learnt to draw.
+            guidance, temperature, top_k, grid, noise_steps: in the place of the settings' own; `temperature` and
+                `top_k` are those of the codes, `grid` is (rows, columns) of codes, which a model may not have learnt
+                to draw, `noise_steps` the solver's, where codes are drawn by diffusion.
             best_of: so many are drawn of each prompt, and the one kept that the model itself finds to show it best.
 
         Raises:
@@ -121,7 +125,7 @@ class Pipeline:
         template = self.settings.prompt("generate")
         turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
         examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
-        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid)
+        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid, noise_steps)
         own = _seeds(seeds, len(prompts))
         tried = [seed + len(prompts) * number for seed in own for number in range(best_of)]
         drawn = self._drawn([example for example in examples for _ in range(best_of)], decoding, tried)
@@ -143,13 +147,14 @@ class Pipeline:
         temperature: float | None = None,
         top_k: int | None = None,
         grid: tuple[int, int] | None = None,
+        noise_steps: int | None = None,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Draws each image anew as its instruction says; needs a model that was trained on edits.
 
         Args:
             images: uint8 [H, W, 3] each; the model sees all of their views.
             instructions: one an image.
-            seeds, guidance, temperature, top_k, grid: see `generate`.
+            seeds, guidance, temperature, top_k, grid, noise_steps: see `generate`.
 
         Raises:
             UserError: unless there are as many instructions as images, or if an image was not finished.
@@ -161,7 +166,7 @@ class Pipeline:
             Example(f"image {i}", (Turn("user", text if IMAGE in text else IMAGE + text),), (image,), Task.GENERATION)
             for i, (image, text) in enumerate(zip(images, asked, strict=True))
         ]
-        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid)
+        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid, noise_steps)
         return self.decode(np.stack(self._drawn(examples, decoding, seeds)))
 
     def answer(
@@ -173,7 +178,7 @@ class Pipeline:
 
     def stream(self, example: Example, decoding: Decoding, seed: int = 0, chunk: int = 16) -> Iterator[np.ndarray]:
         """The ids of one example's answer so far, `chunk` steps at a time; `System.read` makes sense of them."""
-        batch = self._batch([example], [self.system.prompt(example)], decoding)
+        batch = self._batch(*self._prompts([example], [example]), decoding)
         chunks = loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk)
         while True:
             with self.on_mesh():
@@ -187,28 +192,51 @@ class Pipeline:
 
         Where images are seen as different numbers of pictures, features of black ones make up the difference. With
         `codes_alone` the views that give features are not read.
+
+        Raises:
+            UserError: if images are seen at different sizes; see `encode_each`.
         """
 
         def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
-            pixels = self.place(self._pixels(part, codes_alone))
-            with self.on_mesh():
-                tokens = jax.tree.map(loop.to_host, self._encode(self.params, pixels))
-            return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(part))]
+            return self._tokens([self.system.views(image) for image in part], codes_alone)
 
-        return jax.tree.map(lambda *parts: np.stack(parts), *self._in_batches(images, work))
+        found = self._in_batches(images, work)
+        if len({tokens.grid for tokens in found}) > 1:
+            raise UserError("images of several sizes in one call, each with codes of its own number; give them apart")
+        return jax.tree.map(lambda *parts: np.stack(parts), *found)
+
+    def encode_each(self, images: Images) -> list[tuple[np.ndarray, tuple[int, int] | None]]:
+        """Codes [n, *depth] of each image with their (rows, columns), for images that may be seen at different sizes.
+
+        The grid is None of a system whose codes are a sequence.
+        """
+        seen = [self.system.views(image) for image in images]
+        shapes = [tuple((name, pictures[0].shape) for name, pictures in views.items()) for views in seen]
+        coded: list[Any] = [None] * len(seen)
+        for members in _groups(shapes):
+            found = self._in_batches([seen[i] for i in members], lambda part: self._tokens(part, codes_alone=True))
+            for i, tokens in zip(members, found, strict=True):
+                coded[i] = tokens.codes[0], tokens.grid
+        return coded
 
     def decode(self, codes: Int[np.ndarray, "N *codes"]) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from codes: [N, rows, columns, *depth], or [N, n] of a system whose codes are a sequence."""
 
         def work(part: Sequence[np.ndarray]) -> np.ndarray:
             with self.on_mesh():
-                return to_uint8(loop.to_host(self._decode(self.params, self.place(np.stack(part)))))
+                return self.system.to_uint8(loop.to_host(self._decode(self.params, self.place(np.stack(part)))))
 
         return np.stack(self._in_batches(codes, work))
 
-    def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
-        """Images through their codes and back."""
-        return self.decode_tokens(self.encode(images, codes_alone=True))
+    def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"] | list[np.ndarray]:
+        """Images through their codes and back; a list where they come back in several sizes."""
+        coded, back = self.encode_each(images), [np.zeros(0)] * len(images)
+        for members in _groups([grid for _, grid in coded]):
+            codes, grid = np.stack([coded[i][0] for i in members]), coded[members[0]][1]
+            shape = codes.shape if grid is None else (len(codes), *grid, *codes.shape[2:])
+            for i, picture in zip(members, self.decode(codes.reshape(shape)), strict=True):
+                back[i] = picture
+        return np.stack(back) if len({picture.shape for picture in back}) == 1 else back
 
     def on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         """Around programs that run on its parameters."""
@@ -226,7 +254,7 @@ class Pipeline:
 
     def seen(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
         """What codes are made of: each image as the view that gives codes shows it."""
-        (view,) = self._pixels(images, codes_alone=True).values()
+        (view,) = self._pixels([self.system.views(image) for image in images], codes_alone=True).values()
         return view[:, 0]
 
     def gives_features(self, image: np.ndarray) -> bool:
@@ -267,10 +295,24 @@ class Pipeline:
     def _answers(self, decoding: Decoding, asked: Sequence[tuple[Example, Example, int]]) -> list[Answer]:
         """Decodes one batch of (example, the example whose features are seen, seed)."""
         examples, featured, seeds = zip(*asked, strict=True)
-        batch = self._batch(examples, list(map(self._prompt, examples, featured)), decoding)
+        batch = self._batch(*self._prompts(examples, featured), decoding)
         with self.on_mesh():
             done = loop.decode(self.system, self.params, batch, sample_keys(np.array(seeds)), decoding)
         return [Answer(*self.system.read(ids)) for ids in loop.written(done)]
+
+    def _prompts(
+        self, examples: Sequence[Example], featured: Sequence[Example]
+    ) -> tuple[Sequence[Example], list[ExampleRow]]:
+        """The prompts; where their pictures are of several sizes, with the codes in the place of the pictures."""
+        rows = list(map(self._prompt, examples, featured))
+        if not several_sizes(rows):
+            return examples, rows
+        coded = iter(self.encode_each([image for example in examples for image in example.images]))
+        made = []
+        for example in examples:
+            codes, grids = zip(*itertools.islice(coded, len(example.images)), strict=True)
+            made.append(dataclasses.replace(example, codes=codes, grids=grids))
+        return made, list(map(self.system.prompt, made))
 
     def _prompt(self, example: Example, featured: Example) -> ExampleRow:
         row = self.system.prompt(example)
@@ -284,12 +326,24 @@ class Pipeline:
         guided = rows_per_sample(decoding) == 2
         return self.place(prompt_batch([*rows, *map(self.system.unconditional, examples)] if guided else rows))
 
-    def _pixels(self, images: Sequence[np.ndarray], codes_alone: bool) -> dict[str, np.ndarray]:
+    def _tokens(self, seen: Sequence[Views], codes_alone: bool) -> list[VisualTokens]:
+        """What a batch of images, given by their views, becomes, on the host."""
+        pixels = self.place(self._pixels(seen, codes_alone))
+        with self.on_mesh():
+            tokens = jax.tree.map(loop.to_host, self._encode(self.params, pixels))
+        return [jax.tree.map(lambda x, i=i: x[i], tokens) for i in range(len(seen))]
+
+    def _pixels(self, seen: Sequence[Views], codes_alone: bool) -> dict[str, np.ndarray]:
         """Every view of each image, uint8 [batch, images of the view, H, W, 3]."""
-        seen = [self.system.views(image) for image in images]
         names = [name for name in seen[0] if not codes_alone or self._gives_codes(name, seen[0][name])]
         if not names:
             self._shapes(seen[0])  # raises the KeyError of the part that is not there
+        for name in names:
+            sizes = {views[name][0].shape[:2] for views in seen}
+            if len(sizes) > 1:
+                raise UserError(
+                    f"images are seen at several sizes by the view {name!r}: {sorted(sizes)}; give them apart"
+                )
         return {name: np.stack(_equally_many([views[name] for views in seen])) for name in names}
 
     def _gives_codes(self, view: str, pictures: Sequence[np.ndarray]) -> bool:
@@ -323,6 +377,14 @@ def words_of(text: str) -> str:
     return re.sub(rf" ?{re.escape(IMAGE)}", "", text).strip()
 
 
+def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Indices of equal keys together, in the order in which they first occur."""
+    found: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        found.setdefault(key, []).append(index)
+    return list(found.values())
+
+
 def _equally_many(pictures: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Black pictures behind those of an image that is seen as fewer than another one."""
     most = max(map(len, pictures))
@@ -352,8 +414,11 @@ def _override(
     temperature: float | None,
     top_k: int | None,
     grid: tuple[int, int] | None,
+    noise_steps: int | None,
 ) -> Decoding:
     given = {"temperature": temperature, "top_k": top_k}
     image = dataclasses.replace(decoding.image, **{name: value for name, value in given.items() if value is not None})
-    guidance = decoding.guidance if guidance is None else guidance
-    return dataclasses.replace(decoding, image=image, guidance=guidance, grid=grid or decoding.grid)
+    if noise_steps is not None and noise_steps < 1:
+        raise UserError(f"noise_steps: expected 1 or more, got {noise_steps}")
+    whole = {"guidance": guidance, "grid": grid, "noise_steps": noise_steps}
+    return dataclasses.replace(decoding, image=image, **{k: value for k, value in whole.items() if value is not None})

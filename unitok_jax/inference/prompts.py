@@ -21,6 +21,15 @@ def bucket(count: int, smallest: int = 1) -> int:
     return size
 
 
+def several_sizes(rows: Sequence[ExampleRow]) -> bool:
+    """Whether pictures of one view differ in size, so that they fit into no batch as pictures."""
+    sizes: dict[str, set[tuple[int, ...]]] = {}
+    for row in rows:
+        for name, pictures in row.views.items():
+            sizes.setdefault(name, set()).update(picture.shape for picture in pictures)
+    return any(len(found) > 1 for found in sizes.values())
+
+
 def prompt_batch(rows: Sequence[ExampleRow]) -> Batch:
     """One prompt a line, right-padded to a bucket of positions and of pictures; fields as of a training batch.
 

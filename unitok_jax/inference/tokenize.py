@@ -105,7 +105,8 @@ def encode_records(
     skipped: Counter[str],
     tell: Callable[[int], None],
 ) -> Iterator[dict[str, Any]]:
-    """The records of one shard with their ``codes``, one array a picture; bad records are left out and counted.
+    """The records of one shard with their ``codes``, one array a picture, and, of systems whose codes lie on a plane,
+    the ``grids`` (rows and columns of each); bad records are left out and counted.
 
     `tell` is called with the records read so far, before the last of them are handed on.
     """
@@ -125,10 +126,10 @@ def encode_records(
 
 
 def _with_codes(pipeline: Pipeline, read: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Iterator[dict[str, Any]]:
-    images = [image for _, found in read for image in found]
-    codes = iter(pipeline.encode(images, codes_alone=True).codes[:, 0] if images else ())
+    coded = iter(pipeline.encode_each([image for _, found in read for image in found]))
     for record, found in read:
-        yield {**record, "codes": list(itertools.islice(codes, len(found)))}
+        codes, grids = zip(*itertools.islice(coded, len(found)), strict=True)
+        yield {**record, "codes": list(codes), **({} if None in grids else {"grids": list(map(list, grids))})}
 
 
 def _read(record: Mapping[str, Any], keep_pictures: bool, index: int) -> tuple[dict[str, Any], list[np.ndarray]]:

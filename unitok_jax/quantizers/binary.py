@@ -2,7 +2,7 @@
 
 Source: arXiv 2508.05599 (WeTok) and its released group quantizer; the normalisations are those of the code, with the
 paper's as options. A token is C channels of +1 or -1, in `groups` runs of C / groups bits; bit j of a group is its
-channel j, the lowest first.
+channel j, the lowest first. So integers of groups of 8 bits are the bits packed as bytes, which is what records hold.
 """
 
 import jax

@@ -155,6 +155,9 @@ class System(Protocol):
     def decode_image(self, params: Params, codes: jax.Array) -> jax.Array:
         """Pictures, float [batch, H, W, 3] in [-1, 1], from codes [batch, rows, columns] (or [..., Q])."""
 
+    def to_uint8(self, pictures: Any) -> np.ndarray:
+        """Host side: pictures in [-1, 1] as bytes, rounded as the system's release does it."""
+
     def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
         """Host side: the pictures, uint8 by view, that a uint8 image is read as; random crops only with `rng`."""
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from unitok_jax.backbones import decoder_lm
 from unitok_jax.backbones.kv_cache import KVCache
+from unitok_jax.systems import pixels
 from unitok_jax.systems.base import Batch, Params
 
 
@@ -20,6 +21,7 @@ class DecoderReading:
 
     config: Any
     longest_block: int | None = None
+    to_uint8 = staticmethod(pixels.to_uint8)
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part's module on its parameters."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 CROP_RANGE = (0.8, 1.0)  # of the resized short side that a random crop keeps
-FADE = (700, 750)  # epochs between which random crops give way to central ones
+FADE = (700, 750)  # of 800 epochs, those between which random crops give way to central ones
 SEEDS = 1e8  # a float as released: the hash loses its low bits before the remainder is taken
 
 
@@ -55,9 +55,9 @@ def class_view(
     return view[:, ::-1] if flip and draw.rand() < 0.5 else view
 
 
-def random_crop_share(epoch: float) -> float:
-    """The share of random crops: 1 up to epoch 700, falling to 0 at epoch 750."""
-    first, last = FADE
+def random_crop_share(epoch: float, fade: tuple[int, int] = FADE) -> float:
+    """The share of random crops: 1 up to the first epoch of `fade`, falling to 0 at the last."""
+    first, last = fade
     return float(np.clip(1 - (epoch - first) / (last - first), 0, 1))
 
 

@@ -20,7 +20,7 @@ from unitok_jax.quantizers import binary
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
 from unitok_jax.systems.codes import stacked
-from unitok_jax.systems.uniwetok.images import class_view
+from unitok_jax.systems.uniwetok.images import FADE, class_view, item_seed, random_crop_share
 
 # The recipe's parameters without weight decay, besides norms and biases; for `config.optimizer.groups`.
 NO_DECAY_GROUPS = tuple(
@@ -35,13 +35,18 @@ class C2IOptions:
     Attributes:
         perturb: rate of the bits flipped in what the model reads (0.05 in L and H).
         class_dropout: share of the examples without their class, which is what guidance compares with.
-        random_crops: share of the pictures cropped at random; the release fades it out over the last epochs.
+        random_crops: share of the pictures cropped at random, at first.
+        crop_fade: the epochs between which that share falls to 0.
+        crop_seed: the release's global seed; a picture's crop and flip follow from it, the epoch and the picture's
+            number in its source.
         flip: mirror half of the pictures.
     """
 
     perturb: float = 0.1
     class_dropout: float = 0.1
     random_crops: float = 1.0
+    crop_fade: tuple[int, int] = FADE
+    crop_seed: int = 0
     flip: bool = True
 
 
@@ -66,7 +71,8 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
 
 
 def _layout(system: Any, options: C2IOptions, example: Example, rng: np.random.Generator) -> ExampleRow:
-    """A picture, or its codes, and its class."""
+    """A picture, or its codes, and its class; its draws are the release's, not `rng`'s."""
+    del rng
     if example.label is None or not 0 <= example.label < system.config.generator.classes:
         raise BadExample(
             "other", f"{example.id}: label {example.label}; the model has {system.config.generator.classes}"
@@ -76,8 +82,9 @@ def _layout(system: Any, options: C2IOptions, example: Example, rng: np.random.G
     if example.codes is not None:
         codes = stacked(example, (-1, system.config.vae.bit_groups), system.codebook_size)
         return dataclasses.replace(row, codes=codes)
-    draw = np.random.RandomState(rng.integers(2**31))
-    view = class_view(example.images[0], system.config.image_size, options.random_crops, draw, options.flip)
+    draw = np.random.RandomState(item_seed(options.crop_seed, *example.drawn))
+    share = options.random_crops * random_crop_share(example.drawn[0], options.crop_fade)
+    view = class_view(example.images[0], system.config.image_size, share, draw, options.flip)
     return dataclasses.replace(row, views={"image": [view]})
 
 

@@ -84,7 +84,7 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
 
 
 def _layout(system: Any, options: LMOptions, example: Example, rng: np.random.Generator) -> ExampleRow:
-    sizes = system.sizes_of(example)
+    sizes = system.sizes_of(example, native=False)
     if example.task == Task.GENERATION and rng.random() < options.condition_dropout:
         row = system.layout.unconditional(example, sizes, draw=False)
     else:

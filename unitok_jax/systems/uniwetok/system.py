@@ -32,7 +32,7 @@ from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.uniwetok import decoding, lm, stage_c2i, stage_lm, stage_tokenizer, weights
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
-from unitok_jax.systems.uniwetok.images import cover
+from unitok_jax.systems.uniwetok.images import cover, to_bytes
 from unitok_jax.systems.uniwetok.layout import Layout
 from unitok_jax.systems.uniwetok.vocabulary import Vocabulary
 
@@ -100,6 +100,8 @@ class UniWeTok(DecoderReading):
 
     # Tokenizer
 
+    to_uint8 = staticmethod(to_bytes)
+
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Group codes, [batch, images, n, groups], of the ``image`` view, row after row."""
         pictures = pixels["image"]
@@ -125,26 +127,37 @@ class UniWeTok(DecoderReading):
         shape = np.log(image.shape[0] / image.shape[1])
         return min(self.config.all_sizes, key=lambda size: abs(np.log(size[0] / size[1]) - shape))
 
-    def sizes_of(self, example: Example) -> list[tuple[int, int]]:
-        """What the pictures of an example are brought to: a listed size where codes came with them, or the default.
+    def sizes_of(self, example: Example, native: bool) -> list[tuple[int, int]]:
+        """What the pictures of an example are brought to.
+
+        Args:
+            example: where it comes with codes, these say their sizes.
+            native: whether its pictures take the listed size nearest to their shape; else the default one, which is
+                what a training batch has room for.
 
         Raises:
             BadExample: for codes that are none of a listed size.
         """
         if example.codes is None:
-            return [self.config.all_sizes[0]] * len(example.images)
-        known = [self.size_of(image) for image in example.images]
-        return [self._coded_size(example, i, known[i] if known else None) for i in range(len(example.codes))]
+            return [self.size_of(image) if native else self.config.all_sizes[0] for image in example.images]
+        return [self._coded_size(example, i) for i in range(len(example.codes))]
 
-    def _coded_size(self, example: Example, index: int, near: tuple[int, int] | None) -> tuple[int, int]:
+    def _coded_size(self, example: Example, index: int) -> tuple[int, int]:
         count, *groups = np.shape(example.codes[index])
         if groups != [self.config.vae.bit_groups]:
             detail = f"{example.id}: codes {(count, *groups)}, expected {self.config.vae.bit_groups} a token"
             raise BadExample("no precomputed codes", detail)
-        for size in (near, *self.config.all_sizes):
-            if size is not None and self.config.outputs(*size) == count:
-                return size
-        raise BadExample("no precomputed codes", f"{example.id}: {count} tokens, which no listed size has")
+        fitting = [size for size in self.config.all_sizes if self.config.outputs(*size) == count]
+        told, factor = f"{example.id}: {count} tokens", self.config.vae.factor
+        if example.grids is not None:
+            rows, columns = example.grids[index]
+            fitting = [size for size in fitting if tuple(size) == (rows * factor, columns * factor)]
+            told += f" on {rows} x {columns}"
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            told += f" may be {' or '.join(f'{h} x {w}' for h, w in fitting)} pixels: the record needs grids"
+        raise BadExample("no precomputed codes", told if fitting else f"{told}, which no listed size has")
 
     def place_images(
         self, example: Example, row: ExampleRow, sizes: list[tuple[int, int]], rng: np.random.Generator | None
@@ -213,12 +226,12 @@ class UniWeTok(DecoderReading):
     # Rows
 
     def prompt(self, example: Example) -> ExampleRow:
-        sizes = self.sizes_of(example)
+        sizes = self.sizes_of(example, native=True)
         row = self.layout.prompt(example, sizes, draw=example.task == Task.GENERATION)
         return self.place_images(example, row, sizes, rng=None)
 
     def unconditional(self, example: Example) -> ExampleRow:
-        sizes = self.sizes_of(example)
+        sizes = self.sizes_of(example, native=True)
         row = self.layout.unconditional(example, sizes, draw=True)
         return self.place_images(example, row, sizes, rng=None)
 
