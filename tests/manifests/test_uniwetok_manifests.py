@@ -17,15 +17,18 @@ from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.backbones.flow_head import FlowHeadConfig
 from unitok_jax.backbones.siglip import SiglipConfig, SiglipVision
 from unitok_jax.backbones.siglip_timm_rules import siglip_timm_table
+from unitok_jax.errors import UserError
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 from unitok_jax.systems.uniwetok.system import UniWeTok
 from unitok_jax.systems.uniwetok.vocabulary import TokenIds, Vocabulary
-from unitok_jax.weights.artefacts import recognise
+from unitok_jax.weights import artefacts
+from unitok_jax.weights.artefacts import load_published, recognise
 from unitok_jax.weights.moving_average import with_averages
 from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.transfer import plan, upstream_shapes
 
 FOLDER = Path(os.environ.get("UNITOK_MANIFESTS", Path(__file__).parents[3] / "shared" / "manifests"))
+MANIFEST_LM = "bitdance_14b_64x__llm_sharded_safetensors"
 HYBRID = BinaryVAEConfig()
 D16C32 = BinaryVAEConfig("conv", 256, (1, 1, 2, 2, 4), 4, 32, 4, attn_blocks=0, generative=False)
 D32C128 = BinaryVAEConfig("conv", 128, (1, 1, 2, 2, 4, 8), 4, 128, 16, attn_blocks=0)
@@ -128,10 +131,7 @@ def test_the_training_container_is_read_by_its_average_and_written_twice():
     averaged = with_averages(source(shapes))
     assert recognise(tables, averaged, ("vae",), "here") == "tokenizer"
     plan(tables["tokenizer"], {key: averaged.shape(key) for key in tuple(averaged.keys())}, params)
-    settings = {"model_ema.decay", "model_ema.num_updates"}
-    assert upstream_shapes(tables["tokenizer_container"], params) == {
-        key: shape for key, shape in shapes.items() if key not in settings
-    }
+    assert upstream_shapes(tables["tokenizer_container"], params) == shapes
 
 
 @pytest.mark.parametrize("name", ["bitdance_imagenet_B_4x", "uniwetok_tokenizer"])
@@ -160,3 +160,37 @@ def test_published_sizes():
         "uniwetok_c2i_B_inferred": 242.6,
         "uniwetok_c2i_H_inferred": 1008.3,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "artefact", "part", "told"),
+    [
+        (MANIFEST_LM, unified(QWEN3_14B, D16C32, 151928, 4), "lm", "lm", "config.model.parallel_num=64 and"),
+        (
+            "bitdance_imagenet_B_16x",
+            UniWeTokConfig(D16C32, generator=generator("B", 4)),
+            "c2i",
+            "generator",
+            "generator.parallel_num=16",
+        ),
+    ],
+)
+def test_another_number_of_tokens_at_once_is_told(name, config, artefact, part, told, monkeypatch):
+    shapes = manifest(name)
+    monkeypatch.setattr(artefacts, "open_source", lambda path: source(shapes))
+    table = system(config).artefacts[artefact].only(part)
+    with pytest.raises(UserError, match=r"has shape .* needs"):
+        plan(table, shapes, abstract(config, (part,)))
+    assert told in table.hint(shapes)
+    with pytest.raises(UserError, match=told):
+        load_published(system(config).artefacts, "x", abstract(config, (part,)))
+
+
+def test_the_language_model_begins_as_qwen3():
+    """Tables of Qwen3's 151,936 rows are taken, and written with the rows of the grown vocabulary."""
+    config = BITDANCE_64
+    shapes = {k: (151936, *s[1:]) if s[0] == 151988 else s for k, s in manifest(MANIFEST_LM).items()}
+    table, params = system(config).artefacts["lm"], abstract(config, ("lm",))
+    reads = {read.keys[0]: read for read in plan(table, shapes, params)}
+    assert reads["lm_head.weight"].transform != reads["lm_head.weight"].link.rule.transform
+    assert upstream_shapes(table, params)["model.embed_tokens.weight"] == (151988, 5120)

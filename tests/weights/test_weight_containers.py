@@ -140,13 +140,13 @@ def test_a_half_written_sharded_export_has_no_index(tmp_path):
     assert not (tmp_path / INDEX).exists()
 
 
-@pytest.mark.parametrize("entry", [None, "state_dict", "ema"])
+@pytest.mark.parametrize("entry", [None, "state_dict", "ema", "other"])
 def test_torch_file(tmp_path, entry):
     save_torch(InMemory(TENSORS), tmp_path / "x.pt", entry)
     check(TorchFile(tmp_path / "x.pt", entry))
-    if entry == "ema":
-        broken(tmp_path / "x.pt", "no state dict at the top or under state_dict or model; it has ema")
-        with pytest.raises(UserError, match="no entry model; it has ema"):
+    if entry == "other":
+        broken(tmp_path / "x.pt", "no state dict at the top or under state_dict or ema or model; it has other")
+        with pytest.raises(UserError, match="no entry model; it has other"):
             TorchFile(tmp_path / "x.pt", "model")
     else:
         check(open_source(tmp_path))

@@ -67,3 +67,19 @@ def test_row_major_copies_are_the_array(axes, monkeypatch):
 def test_row_major_keeps_scalars_and_empty_arrays():
     assert tr.row_major(np.float32(2.5)[...]).shape == ()
     assert tr.row_major(np.zeros((3, 0, 2)).transpose(2, 1, 0)).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_another_models_table_is_cut_or_grown(size):
+    """Rows that both have stay; new ones lie about the mean; the padding is zeros; a head is the same, turned."""
+    embed, head = tr.resized_vocabulary(6, size)
+    assert embed.upstream_shape((12, 4)) == head.upstream_shape((4, 12)) == (6, 4)
+    ours = embed.to_ours(W, (12, 4))
+    np.testing.assert_array_equal(ours, head.to_ours(W, (4, 12)).T)
+    kept = min(6, size)
+    np.testing.assert_array_equal(ours[:kept], W[:kept])
+    assert not ours[size:].any()
+    np.testing.assert_allclose(ours[kept:size], np.broadcast_to(W.mean(0), (size - kept, 4)), atol=5e-4)
+    assert len(np.unique(ours[:size], axis=0)) == size
+    with pytest.raises(UserError, match="6 rows cannot be written"):
+        embed.to_upstream(ours)

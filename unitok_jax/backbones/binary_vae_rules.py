@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from unitok_jax.backbones.binary_vae import BinaryVAEConfig
 from unitok_jax.backbones.grid_transformer_rules import block_rules
 from unitok_jax.weights.kinds import ONE, Tie
@@ -38,14 +40,16 @@ def binary_vae_table(config: BinaryVAEConfig) -> Table:
 def training_container_table(config: BinaryVAEConfig) -> Table:
     """Rules that write the training run's own checkpoint: every tensor twice, plain and as its moving average.
 
-    To read one, see `weights.moving_average` and the plain table: not every tensor need have an average.
+    And the average's own settings, which stay what they are: its decay, and -1 for no count of updates. To read one,
+    see `weights.moving_average` and the plain table: not every tensor need have an average.
     """
 
     def twice(rule: Rule) -> Rule:
         keys = (*rule.upstreams, *map(shadow, rule.upstreams))
         return dataclasses.replace(rule, upstream=keys, kind=Tie(equal=False) if rule.kind == ONE else rule.kind)
 
-    return Table(tuple(map(twice, binary_vae_table(config).rules)))
+    settings = {"model_ema.decay": np.array(0.999, np.float32), "model_ema.num_updates": np.array(-1, np.int32)}
+    return Table(tuple(map(twice, binary_vae_table(config).rules)), constants=settings)
 
 
 def _module(upstream: str, ours: str, transform: Transform, weight: str = "kernel") -> list[Rule]:

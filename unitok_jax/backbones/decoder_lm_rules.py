@@ -16,6 +16,7 @@ from unitok_jax.weights.transforms import (
     HalfSplit,
     Transform,
     Unsqueezed,
+    resized_vocabulary,
     vocabulary,
     vocabulary_head,
 )
@@ -27,7 +28,9 @@ IGNORED = {
 }
 
 
-def decoder_table(config: DecoderConfig, norm_rows: Literal["groups", "heads"] = "groups") -> Table:
+def decoder_table(
+    config: DecoderConfig, norm_rows: Literal["groups", "heads"] = "groups", starts_from: int | None = None
+) -> Table:
     """Rules for a decoder; paths as in `DecoderLM`.
 
     Tied checkpoints have no ``lm_head.weight``; one that is there all the same is passed over.
@@ -36,9 +39,12 @@ def decoder_table(config: DecoderConfig, norm_rows: Literal["groups", "heads"] =
         config: of the decoder.
         norm_rows: what export writes of the ``layernorm`` kind of q and k norms: a row for each group of heads, as
             UniToken and Lumina-mGPT keep them, or one for each head, as Hugging Face does. Import takes both.
+        starts_from: rows of the tables of the language model that this one is trained from, which import takes as
+            well; see `transforms.Resized`.
     """
+    resized = resized_vocabulary(starts_from, config.vocab_size) if starts_from else ()
     rules = [
-        Rule("model.embed_tokens.weight", "embed/embedding", vocabulary(config.vocab_size)),
+        Rule("model.embed_tokens.weight", "embed/embedding", vocabulary(config.vocab_size), also=resized[:1]),
         Rule("model.norm.weight", "final_norm/scale"),
         Rule(UPSTREAM + "input_layernorm.weight", OURS + "attention_norm/scale"),
         Rule(UPSTREAM + "post_attention_layernorm.weight", OURS + "mlp_norm/scale"),
@@ -53,7 +59,7 @@ def decoder_table(config: DecoderConfig, norm_rows: Literal["groups", "heads"] =
     rules += _norm_rules(config, norm_rows)
     if config.tied_embeddings:
         return Table(tuple(rules), IGNORED | {r"lm_head\.weight": "a copy of the embedding table"})
-    head = Rule("lm_head.weight", "head/kernel", vocabulary_head(config.vocab_size))
+    head = Rule("lm_head.weight", "head/kernel", vocabulary_head(config.vocab_size), also=resized[1:])
     return Table((*rules, head), IGNORED)
 
 

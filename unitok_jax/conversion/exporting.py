@@ -28,7 +28,7 @@ from unitok_jax.training.workdir import (
 from unitok_jax.weights.meter import Meter, Metered
 from unitok_jax.weights.orbax_stream import StoredLeaf
 from unitok_jax.weights.rules import Table
-from unitok_jax.weights.safetensors_files import save_folder
+from unitok_jax.weights.safetensors_files import save_file, save_folder
 from unitok_jax.weights.source import Source
 from unitok_jax.weights.torch_writer import save_torch
 from unitok_jax.weights.transfer import export_tree, nested, size_of
@@ -114,8 +114,10 @@ def _source(leaves: Mapping[str, StoredLeaf], table: Table, dtype: str | None) -
 
 
 def _write(source: Source, layout: Layout, folder: Path, max_shard: int) -> None:
-    if layout.file:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if layout.file.endswith(".safetensors"):
+        save_file(source, folder / layout.file)
+    elif layout.file:
         save_torch(source, folder / layout.file, layout.entry, layout.beside)
     else:
         save_folder(source, folder, max_shard)

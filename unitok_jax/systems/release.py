@@ -43,7 +43,8 @@ class Layout:
     Attributes:
         artefact: the name of its table.
         folder: below the export's folder; empty is that itself.
-        file: of a torch file; empty writes safetensors, in shards with an index where one file is too large.
+        file: of a torch file, or of one safetensors file; empty writes safetensors under their usual names, in shards
+            with an index where one file is too large.
         entry: of the torch file's dictionary under which the tensors lie; dots for deeper ones, empty for one bare
             tensor.
         beside: plain values that stand beside the tensors there.

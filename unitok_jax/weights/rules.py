@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from unitok_jax.errors import UserError
 from unitok_jax.weights.kinds import ONE, Kind
 from unitok_jax.weights.transforms import SAME, Shape, Transform
@@ -70,6 +72,7 @@ class Table:
         ignored: regexes of upstream keys that are neither read nor written, each with the reason.
         absent: regexes of our paths that the artefact does not hold, each with the reason; import leaves them out.
         aliases: key prefixes that import reads as others, ``(("vision_model.", ""),)``; export writes the latter.
+        constants: tensors that export writes beside the rules', and import does not ask for.
         hint: says, given the shapes of a checkpoint that does not fit, what would; "" where it cannot tell.
     """
 
@@ -77,6 +80,7 @@ class Table:
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: tuple[tuple[str, str], ...] = ()
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     hint: Callable[[Mapping[str, Shape]], str] | None = None
 
     def __add__(self, other: "Table") -> "Table":
@@ -85,6 +89,7 @@ class Table:
             {**self.ignored, **other.ignored},
             {**self.absent, **other.absent},
             self.aliases + other.aliases,
+            {**self.constants, **other.constants},
             self.hint or other.hint,
         )
 
@@ -95,6 +100,7 @@ class Table:
             {re.escape(upstream) + regex: reason for regex, reason in self.ignored.items()},
             {re.escape(path) + regex: reason for regex, reason in self.absent.items()},
             tuple((upstream + old, upstream + new) for old, new in self.aliases),
+            {upstream + key: value for key, value in self.constants.items()},
         )
 
     def only(self, *parts: str) -> "Table":

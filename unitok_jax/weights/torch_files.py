@@ -19,7 +19,7 @@ import numpy as np
 from unitok_jax.errors import UserError
 from unitok_jax.weights.inert import InertUnpickler, Storage, Tensor
 
-ENTRIES = ("state_dict", "model")
+ENTRIES = ("state_dict", "ema", "model")  # an average goes before what it averages
 BARE = "tensor"  # the name of the tensor of a file that holds one and no dictionary
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -30,7 +30,7 @@ class TorchFile:
     Args:
         path: the file.
         entry: the dictionary inside that holds the state dict, dots for deeper ones. By default the whole file if it
-            holds tensors at its top level, else its ``state_dict`` or ``model``.
+            holds tensors at its top level, else its ``state_dict``, ``ema`` (BitDance) or ``model``.
 
     Attributes:
         told: what stands beside the tensors: texts, numbers, lists and dictionaries of them, such as a constructor's

@@ -46,7 +46,8 @@ def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
 def upstream_shapes(table: Table, abstract: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of the checkpoint that parameters of these shapes are exported to."""
     found = links(table, shapes_of(abstract))
-    return {key: shape for link in found for key, shape in zip(link.keys, link.key_shapes(), strict=True)}
+    shapes = {key: shape for link in found for key, shape in zip(link.keys, link.key_shapes(), strict=True)}
+    return shapes | {key: value.shape for key, value in table.constants.items()}
 
 
 def plan(table: Table, upstream: Mapping[str, Shape], abstract: Mapping[str, Any]) -> tuple[Read, ...]:
@@ -154,22 +155,28 @@ class Exported:
     """Parameters seen as an upstream checkpoint: a `Source` that converts a tensor when it is read."""
 
     def __init__(self, table: Table, params: Mapping[str, Any], dtype: Any = None):
-        self._leaves = flat(params)
+        self._leaves, self._constants = flat(params), table.constants
         self._dtype = dtype
         self._links = {key: (link, i) for link in links(table, shapes_of(params)) for i, key in enumerate(link.keys)}
 
     def keys(self) -> Iterable[str]:
-        return self._links.keys()
+        return (*self._links, *self._constants)
 
     def shape(self, key: str) -> Shape:
+        if key in self._constants:
+            return self._constants[key].shape
         link, number = self._links[key]
         return link.key_shapes()[number]
 
     def dtype(self, key: str) -> np.dtype:
+        if key in self._constants:
+            return self._constants[key].dtype
         link, _ = self._links[key]
         return np.dtype(self._dtype or self._leaves[link.slots[0].path].dtype)
 
     def read(self, key: str) -> np.ndarray:
+        if key in self._constants:
+            return self._constants[key]
         link, number = self._links[key]
         tensors = [self._upstream(link, slot.path, slot.index, key) for slot in link.slots]
         return link.rule.kind.part(tensors, number, len(link.keys)).astype(self.dtype(key), copy=False)

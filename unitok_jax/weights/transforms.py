@@ -122,6 +122,34 @@ class Pad:
 
 
 @dataclasses.dataclass(frozen=True)
+class Resized:
+    """Upstream is another model's table of `rows` rows; we hold more along the first axis, of which `size` count.
+
+    As ``resize_token_embeddings`` of `transformers` has it: rows that both have stay, further ones are drawn around
+    the mean of the old ones with a billionth of their variance (here of each column by itself), always the same.
+    What is beyond `size` (a vocabulary padded for the mesh) is zeros.
+    """
+
+    rows: int
+    size: int
+
+    def upstream_shape(self, shape: Shape) -> Shape:
+        return (self.rows, *shape[1:])
+
+    def to_ours(self, x: Any, shape: Shape) -> Any:
+        out, kept = np.zeros(shape, x.dtype), min(self.rows, self.size)
+        out[:kept] = x[:kept]
+        if self.size > kept:
+            old = np.asarray(x, np.float32)
+            noise = np.random.default_rng(0).standard_normal((self.size - kept, *shape[1:]), np.float32)
+            out[kept : self.size] = old.mean(0) + np.float32(1e-9**0.5) * old.std(0) * noise
+        return out
+
+    def to_upstream(self, x: Any) -> Any:
+        raise UserError(f"a table that was made from one of {self.rows} rows cannot be written as such again")
+
+
+@dataclasses.dataclass(frozen=True)
 class ZeroRows:
     """Upstream has `rows` more rows at the end of the first axis, which are zeros and which we do not keep."""
 
@@ -247,6 +275,11 @@ POINTWISE = Chain((Unsqueeze((2, 3)), LINEAR))  # a 1x1 convolution, [O, I, 1, 1
 HEADS_IN = Chain((LINEAR, Merge(1)))  # [N*H, D] -> [D, N, H]
 HEADS_OUT = Chain((LINEAR, Merge(0)))  # [D, N*H] -> [N, H, D]
 HEADS_BIAS = Merge(0)  # [N*H] -> [N, H]
+
+
+def resized_vocabulary(rows: int, size: int) -> tuple[Transform, Transform]:
+    """(embedding table, output head) of `size` words from another model's of `rows`; for `Rule.also`."""
+    return Resized(rows, size), Chain((Resized(rows, size), LINEAR))
 
 
 def vocabulary(size: int) -> Transform:

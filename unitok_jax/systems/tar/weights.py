@@ -7,6 +7,7 @@ from typing import Any
 from unitok_jax.backbones.ar_image_rules import ar_image_table
 from unitok_jax.backbones.dc_ae_rules import dc_ae_table
 from unitok_jax.backbones.decoder_lm_rules import decoder_table
+from unitok_jax.backbones.lpips_rules import lpips_artefacts
 from unitok_jax.backbones.sana_rules import sana_table
 from unitok_jax.backbones.siglip_rules import siglip_table
 from unitok_jax.backbones.taming_vae_rules import llamagen_table
@@ -46,11 +47,11 @@ def artefacts(config: TarConfig) -> dict[str, Table]:
     ``ta_tok``: ``ta_tok.pth``. ``tar``: the language model, whether the file holds the tokenizer or not.
     ``tar_with_tower``: both. ``ar``: ``ar_dtok_*.pth``. ``vq``: LlamaGen's ``vq_ds16_t2i.pt``. ``sana``, ``vae``: the
     diffusion de-tokenizer's folders; ``negative``: its ``negative_prompt_embeds.pth``. ``siglip_vision``: the teacher,
-    from a SigLIP2 file.
+    from a SigLIP2 file. And what the VQ-VAE's perceptual loss reads, see `lpips_artefacts`.
     """
     ta_tok = ta_tok_table(config.ta_tok)
     tower = siglip_table(config.vit).under("", "vit/") + Table((), _NO_TEXT)
-    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower}
+    tables = {"ta_tok": ta_tok.under("", "ta_tok/"), "siglip_vision": tower, **lpips_artefacts()}
     if config.lm is not None:
         lm = decoder_table(config.lm).under("", "lm/")
         inside = ta_tok_table(config.ta_tok, normalised=True).under(TOWER, "ta_tok/")

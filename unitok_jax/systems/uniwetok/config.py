@@ -13,6 +13,12 @@ from unitok_jax.settings import from_config
 from unitok_jax.systems.uniwetok import vocabulary as vocabularies
 from unitok_jax.systems.uniwetok.vocabulary import Vocabulary
 
+# (height, width) of the pictures that the text-to-image models draw: those of 1024^2 pixels, then those of 512^2.
+LARGE = (
+    (1024, 1024), (2048, 512), (1920, 512), (1536, 640), (1280, 768), (1152, 896),
+    (896, 1152), (768, 1280), (640, 1536), (512, 1920), (512, 2048),
+)  # fmt: skip
+SMALL = ((512, 512), (1024, 256), (896, 256), (640, 384), (384, 640), (256, 896), (256, 1024))
 RELEASED_HEAD = FlowHeadConfig("transformer", 4096, 6, 2, head_dim=128, squash=True)
 
 
@@ -60,6 +66,18 @@ class UniWeTokConfig:
     def outputs(self, height: int, width: int) -> int:
         """Tokens of a picture; each is `vae.bit_groups` codes."""
         return height * width // self.vae.factor**2
+
+
+def released_sizes(factor: int, parallel_num: int) -> tuple[tuple[int, int], ...]:
+    """What a released text-to-image model draws; the one of 64 tokens at once, pictures of 1024^2 pixels alone.
+
+    Args:
+        factor: pixels a side of a token.
+        parallel_num: tokens drawn at once, whose blocks must fill the picture.
+    """
+    unit = factor * round(parallel_num**0.5)
+    listed = LARGE if parallel_num > 16 else LARGE + SMALL
+    return tuple(size for size in listed if not any(side % unit for side in size))
 
 
 def read(values: Mapping[str, Any]) -> tuple[UniWeTokConfig, Vocabulary]:

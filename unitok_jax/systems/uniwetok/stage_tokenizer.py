@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
+from jaxtyping import Array, Float, Num
 
 from unitok_jax.backbones import binary_vae, bitdance, lpips, pool_heads, siglip, vgg16
 from unitok_jax.backbones.pool_heads import PoolHead
@@ -144,13 +145,47 @@ def _one_size(
     kept: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Aux, State, jax.Array]:
-    """The generator's loss on the pictures of one size."""
+    """The generator's loss on the pictures of one size, its metrics, the state, and the pictures written."""
     vae = system.config.vae
     noise_key, prior_key = jax.random.split(key)
     features, _ = system.apply(params, "vae", pictures, method="encode")
     codes = binary.straight_through(features)
     noise = binary_vae.draw_noise(vae, codes, jax.random.split(noise_key, len(codes)))
     written, aux = system.apply(params, "vae", codes, noise, method="decode")
+    last = LastLayer(*binary_vae.last_layer(vae, params["vae"], aux))
+    loss, sums, logged, state = picture_loss(options, params, state, pictures, written, last, kept, total)
+    if not options.decoder_only:
+        coding = _coding(options, vae, features, kept)
+        meaning, others = _meaning(options, params, pictures, features, codes, kept, total, prior_key)
+        loss, sums = loss + coding_loss(options, coding, state["step"]) / total + meaning, sums | coding | others
+    logged |= {f"loss/{name}": metrics.Average(total=v, count=kept.sum()) for name, v in sums.items()}
+    return loss, logged | _use(vae, codes, kept), state, written
+
+
+def picture_loss(
+    options: TokenizerOptions,
+    params: Params,
+    state: State,
+    pictures: Float[Array, "batch H W 3"],
+    written: Float[Array, "batch H W 3"],
+    last: LastLayer,
+    kept: Float[Array, "batch"],
+    total: Num[Array, ""],
+) -> tuple[Float[Array, ""], dict[str, jax.Array], Aux, State]:
+    """What WeTok's objective says of the pictures written: absolute error, LPIPS and the adversary (specification, 5).
+
+    Args:
+        options: of the stage.
+        params: of the stage; LPIPS's parts and the discriminator are read.
+        state: of the stage.
+        pictures, written: the originals, and what the decoder made of their codes.
+        last: the decoder's last layer, for adaptive weights.
+        kept: 1 for pictures, 0 for padding.
+        total: pictures of the global batch.
+
+    Returns:
+        The loss, the sums over the pictures by name, the adversary's metrics, and the state with the adversary's.
+    """
 
     def rebuilt(written: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         losses = {"l1": jnp.mean(jnp.abs(written - pictures), (1, 2, 3))}
@@ -162,37 +197,32 @@ def _one_size(
     value, sums, pull = with_cotangent(rebuilt, written)
     logged: Aux = {}
     if options.adversary:
-        last = LastLayer(*binary_vae.last_layer(vae, params["vae"], aux))
         judging, judged = params[adversary.PART], state["adversary"]
         term = adversary.generator_term(
             options.adversary, judging, judged, written, pull, last, state["step"], kept, total
         )
         value, pull, logged = value + term.value, pull + term.cotangent, term.logged
         state = {**state, "adversary": term.state}
-    loss = attach(value, written, pull)
-    if not options.decoder_only:
-        coding, more = _coding(options, vae, features, kept, total, state["step"])
-        meaning, others = _meaning(options, params, pictures, features, codes, kept, total, prior_key)
-        loss, sums = loss + coding + meaning, sums | more | others
-    logged |= {f"loss/{name}": metrics.Average(total=v, count=kept.sum()) for name, v in sums.items()}
-    return loss, logged | _use(vae, codes, kept), state, written
+    return attach(value, written, pull), sums, logged, state
 
 
-def _coding(
-    options: TokenizerOptions, vae: Any, features: Any, kept: Any, total: Any, step: Any
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Entropies and commitment, weighted; and their sums over the pictures."""
+def coding_loss(options: TokenizerOptions, sums: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:
+    """Entropies and commitment, weighted; `sums` over the pictures, by name."""
+    entropy = options.sample_weight * sums["token_entropy"] - options.batch_weight * sums["codebook_entropy"]
+    factor = enlarged(step, options.enlarge, options.enlarge_steps) if options.enlarge else 1.0
+    return factor * options.entropy * entropy + options.commitment * sums["commitment"]
+
+
+def _coding(options: TokenizerOptions, vae: Any, features: Any, kept: Any) -> dict[str, jax.Array]:
+    """Entropies and commitment, summed over the pictures."""
     flat = features.reshape(len(features), -1, features.shape[-1])
     token = binary.token_entropy(flat, vae.bit_groups, sum_groups=options.sum_groups).mean(1)
     book = binary.codebook_entropy(flat, vae.bit_groups, weights=kept, shards=options.entropy_shards)
-    sums = {
+    return {
         "token_entropy": jnp.sum(token * kept),
         "codebook_entropy": book * kept.sum(),
         "commitment": jnp.sum(binary.commitment_loss(flat).mean(1) * kept),
     }
-    entropy = options.sample_weight * sums["token_entropy"] - options.batch_weight * sums["codebook_entropy"]
-    factor = enlarged(step, options.enlarge, options.enlarge_steps) if options.enlarge else 1.0
-    return (factor * options.entropy * entropy + options.commitment * sums["commitment"]) / total, sums
 
 
 def _meaning(

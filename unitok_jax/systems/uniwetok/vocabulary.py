@@ -15,6 +15,7 @@ from unitok_jax.errors import UserError
 
 LARGEST = 4096  # pixels of the longest side that a resolution token can say
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+FIRST_SIDE = "<|res_1|>"
 WORDS = """user assistant a an the handwritten red green blue yellow cyan magenta orange white zero one two three four
 five six seven eight nine what colour which digit is it make change into to image of generate describe ? ."""
 
@@ -82,6 +83,8 @@ class Vocabulary:
 def load(path: str | None, factor: int, parallel_num: int) -> Vocabulary:
     """Reads Qwen's ``tokenizer.json``, or makes a small byte-level vocabulary, and adds the tokens of pictures.
 
+    The file of a released text-to-image model has these already, where they are to stand.
+
     Args:
         path: the file; None is the small one.
         factor: pixels a side of a token: sides of up to 4096 pixels can be said.
@@ -97,7 +100,7 @@ def load(path: str | None, factor: int, parallel_num: int) -> Vocabulary:
         raise UserError(
             f"{path}: lacks the token {missing[0]!r}; expected the tokenizer.json of a Qwen2 or Qwen3 model"
         )
-    text = max(known.values()) + 1
+    text = known.get(FIRST_SIDE, max(known.values()) + 1)
     ids = TokenIds(
         im_start=known["<|im_start|>"],
         im_end=known["<|im_end|>"],
@@ -118,6 +121,16 @@ def load(path: str | None, factor: int, parallel_num: int) -> Vocabulary:
         return tokenizer.decode([int(i) for i in tokens if i < text], skip_special_tokens=True)
 
     return Vocabulary(ids, ids.query + ids.queries, encode, decode)
+
+
+def with_pictures(path: str, factor: int, parallel_num: int) -> str:
+    """The text tokenizer's file with the tokens of pictures in it, as released models have it; see `load`."""
+    tokenizer = _read(path)
+    if FIRST_SIDE not in tokenizer.get_vocab(with_added_tokens=True):
+        names = [f"<|res_{k}|>" for k in range(1, LARGEST // factor + 1)]
+        names += [f"<|query_{i}|>" for i in range(1, parallel_num)]
+        tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return tokenizer.to_str()
 
 
 def _read(path: str) -> Tokenizer:
