@@ -8,8 +8,10 @@ order, for the evaluator of OpenAI's guided-diffusion. A job that was killed goe
 
 import argparse
 import functools
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +22,9 @@ from unitok_jax.cli.models import load_pipeline
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.sampling.draw import sample_keys
+from unitok_jax.training.checkpoints import find_step
+
+SETTINGS = "settings.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,17 +41,41 @@ def sample(args: argparse.Namespace) -> None:
     """Draws, class after class, and joins everything at the end."""
     pipeline, config = load_pipeline(args.workdir, args.mesh)
     system = pipeline.system
-    if not hasattr(system, "draw_classes"):
-        raise UserError(f"{args.workdir}: a run of {config.system}, which has no class-conditional model")
+    if not hasattr(system, "draw_classes") or "generator" not in pipeline.params:
+        raise UserError(
+            f"{args.workdir}: a run of {config.system}, stage {config.stage}, which has no class-conditional model; "
+            "take a run of stage c2i"
+        )
     if args.per_class < 1 or args.batch < 1:
         raise UserError("--per-class and --batch: expected 1 or more")
     settings = {"steps": args.steps, "guidance": args.guidance, "schedule": args.schedule}
     draw = jax.jit(functools.partial(system.draw_classes, **settings))
-    out, classes = epath.Path(args.out), args.classes or config.model["generator"]["classes"]
+    out, known = epath.Path(args.out), system.config.generator.classes
+    classes = args.classes or known
+    if not 1 <= classes <= known:
+        raise UserError(f"--classes: the model has {known}, got {classes}")
     with writing(out):
+        _claim(
+            out, {**settings, "weights": str(find_step(args.workdir)), "per_class": args.per_class, "seed": args.seed}
+        )
         for label in range(classes):
             _one_class(pipeline, draw, out, label, args)
         _join(out, classes, args.per_class)
+
+
+def _claim(out: epath.Path, settings: Mapping[str, Any]) -> None:
+    """Keeps what the pictures were drawn with beside them, so that a job goes on with nothing else."""
+    path = out / SETTINGS
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=1))
+        return
+    found = json.loads(path.read_text())
+    for name, value in settings.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{out}: holds pictures drawn with {name} = {found.get(name)}, not {value}; take another --out"
+            )
 
 
 def _one_class(pipeline: Pipeline, draw: Callable, out: epath.Path, label: int, args: argparse.Namespace) -> None:
@@ -57,7 +86,7 @@ def _one_class(pipeline: Pipeline, draw: Callable, out: epath.Path, label: int, 
     seeds = np.pad(seeds, (0, -args.per_class % args.batch), mode="edge").reshape(-1, args.batch)
     labels = pipeline.place(np.full(args.batch, label, np.int32))
     with pipeline.on_mesh():
-        drawn = [_bytes(draw(pipeline.params, labels, sample_keys(part))) for part in seeds]
+        drawn = [pipeline.system.to_uint8(draw(pipeline.params, labels, sample_keys(part))) for part in seeds]
     drawn = np.concatenate(drawn)[: args.per_class]
     draft = out / f"{label:04d}.tmp"
     draft.mkdir(parents=True, exist_ok=True)
@@ -65,11 +94,6 @@ def _one_class(pipeline: Pipeline, draw: Callable, out: epath.Path, label: int, 
         with (draft / f"{number:04d}.png").open("wb") as file:
             Image.fromarray(picture).save(file, "PNG")
     draft.rename(folder)
-
-
-def _bytes(pictures: jax.Array) -> np.ndarray:
-    """``127.5 x + 128``, clamped and truncated, as the released sampler does it."""
-    return np.clip(127.5 * np.asarray(pictures, np.float32) + 128, 0, 255).astype(np.uint8)
 
 
 def _join(out: epath.Path, classes: int, per_class: int) -> None:
