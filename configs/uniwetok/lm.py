@@ -7,25 +7,33 @@ The words of the argument, with commas between:
     gen  chat  edit   one of the three fine-tunes, from the pretraining's run; none of them is pretraining
     P1  P4  P16  P64  tokens drawn at once (1 by default; the paper does not say)
     bitdance          BitDance-14B as released: Qwen3-14B and the tokenizer of 16 pixels and 32 bits
+    d32c128  d32c256  BitDance's other tokenizers, see parts.py
     large             pictures of about 1024 x 1024 pixels; by default of 512 x 512
 
-Pictures come as codes of their native sizes (`unitok tokenize`). From the released config: a rate of 1e-5 after 2,000
-steps, betas (0.9, 0.95), epsilon 1e-15, clip 1, losses 0.01 (words) and 1 (tokens), at most 16,384 tokens a sample. The
+Pictures come as codes of their native sizes, below ``data/codes``, made of JSONL sets with the sizes of this recipe:
+
+    unitok tokenize --workdir runs/uniwetok/tokenizer --config configs/uniwetok/lm.py \\
+      --source jsonl path=data/t2i.jsonl --out data/codes/t2i --drop-pictures
+
+From the released config: a rate of 1e-5 after 2,000 steps,
+betas (0.9, 0.95), epsilon 1e-15, clip 1, losses 0.01 (words) and 1 (tokens), at most 16,384 tokens a sample. The
 data, its proportions and the batch are published nowhere; these are ours. Not run here at full size.
 """
 
 from ml_collections import ConfigDict
 
 from configs.uniwetok import parts
+from unitok_jax.systems.uniwetok.config import LARGE, SMALL
 
 QWEN3 = {
     "8b": dict(width=4096, ffn=12288, layers=36, heads=32),
     "14b": dict(width=5120, ffn=17408, layers=40, heads=40),
 }
-MIXTURES = {  # (task, file, weight) of JSONL sets
+MIXTURES = {  # (task, set, weight): folders of codes; text is a JSONL file
     "pretrain": (
         ("generate", "t2i", 0.5),
-        ("conversation", "understanding", 0.3),
+        ("conversation", "understanding", 0.2),
+        ("conversation", "interleaved", 0.1),
         ("edit", "edits", 0.1),
         ("text", "text", 0.1),
     ),
@@ -46,13 +54,13 @@ LEARNT = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    flags, options = parts.read(arg, ("gen", "chat", "edit", "P1", "P4", "P16", "P64", "bitdance", "large"))
-    tiny, bitdance = "tiny" in flags, "bitdance" in flags
+    flags, options = parts.read(arg, ("gen", "chat", "edit", "P1", "P4", "P16", "P64", "large"))
+    tiny = "tiny" in flags
     task = next((name for name in ("gen", "chat", "edit") if name in flags), "pretrain")
     parallel = next((n for n in (4, 16, 64) if f"P{n}" in flags), 1)
     config = ConfigDict()
     config.system, config.stage = "uniwetok", "lm"
-    config.model = _model(tiny, bitdance, parallel, "large" in flags, options["weights"])
+    config.model = _model(flags, tiny, parallel, options["weights"])
     config.stage_options = dict(row_length=512 if tiny else 16384, images=2 if tiny else 64, perturb=0.1)
     config.stage_options.update(dict(loss_positions=64, visual_positions=64) if tiny else LEARNT[task])
     config.data = dict(train=_mixture(task, options["data"], tiny), batch_size=128, workers=0 if tiny else 8)
@@ -62,8 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
         lr=1e-5, betas=(0.9, 0.95), eps=1e-15, clip=1.0, schedule=dict(name="constant", warmup=2000)
     )
     config.compute_dtype = "float32" if tiny else "bfloat16"
-    _start(config, task, bitdance, options["weights"], tiny)
-    side = config.model.image_size // (4 if tiny else 16 if bitdance else 32)
+    _start(config, task, parts.published_vae(flags, options["weights"]), options["weights"], tiny)
+    side = config.model.image_size // parts.factor(config.model.vae)
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=512),
         draw=dict(guidance=7.5, grid=(side, side), noise_steps=50, max_steps=side * side // parallel + 2),
@@ -73,20 +81,21 @@ def get_config(arg: str = "") -> ConfigDict:
     return parts.finish(config, tiny)
 
 
-def _model(tiny: bool, bitdance: bool, parallel: int, large: bool, weights: str) -> dict:
-    vae = parts.bitdance_ae(tiny) if bitdance else parts.hybrid(tiny)
+def _model(flags: frozenset, tiny: bool, parallel: int, weights: str) -> dict:
+    vae = parts.vae(flags, tiny)
+    factor = parts.factor(vae)
     if tiny:
         lm = dict(vocab_size=2048, width=32, ffn=64, layers=2, heads=4, kv_heads=2, head_dim=8)
         flow = dict(width=32, depth=1, modulations=1, head_dim=16)
         side = 4 * 8 if parallel == 64 else 32
         return _whole(lm, flow, vae, parallel, image_size=side)
     # Qwen3's 151,669 text ids, one for each side of up to 4096 pixels, and the queries.
-    ids = 151669 + (256 if bitdance else 128) + parallel - 1
+    ids = 151669 + 4096 // factor + parallel - 1
     shared = dict(vocab_size=ids, kv_heads=8, head_dim=128, remat=True, dtype="bfloat16")
-    lm = {**QWEN3["14b" if bitdance else "8b"], **shared}
+    lm = {**QWEN3["14b" if "bitdance" in flags else "8b"], **shared}
     flow = dict(width=lm["width"], depth=6, modulations=2, head_dim=128, dtype="bfloat16")
-    sizes = parts.LARGE if large else parts.SMALL
-    unit = (16 if bitdance else 32) * round(parallel**0.5)
+    sizes = LARGE if "large" in flags else SMALL
+    unit = factor * round(parallel**0.5)
     sizes = tuple(size for size in sizes if not any(side % unit for side in size))
     path = f"{weights}/qwen3/tokenizer.json"
     return _whole(lm, flow, vae, parallel, image_size=sizes[0][0], sizes=sizes, vocabulary=path)
@@ -101,11 +110,15 @@ def _whole(lm: dict, flow: dict, vae: ConfigDict, parallel: int, **rest) -> dict
 def _mixture(task: str, data: str, tiny: bool) -> list[dict]:
     if tiny:
         return [dict(kind="digits", task=name, size=32, weight=0.5) for name in ("generate", "caption")]
-    return [dict(kind="jsonl", task=name, path=f"{data}/{file}.jsonl", weight=w) for name, file, w in MIXTURES[task]]
+    return [
+        dict(kind="jsonl", task=name, path=f"{data}/{folder}.jsonl", weight=weight)
+        if name == "text"
+        else dict(kind="arrayrecord", task=name, path=f"{data}/codes/{folder}", weight=weight)
+        for name, folder, weight in MIXTURES[task]
+    ]
 
 
-def _start(config: ConfigDict, task: str, bitdance: bool, weights: str, tiny: bool) -> None:
-    published = f"{weights}/bitdance/ae_d16c32.safetensors" if bitdance else "runs/uniwetok/tokenizer"
+def _start(config: ConfigDict, task: str, published: str, weights: str, tiny: bool) -> None:
     if tiny:
         config.init_from, config.fresh = {}, ("lm", "projector", "flow", "vae")
     elif task == "pretrain":

@@ -4,6 +4,8 @@
 
     tokenizer.py:weights=/mnt/ckpts      where the published checkpoints lie (default: ckpts)
     tokenizer.py:data=/mnt/sets          where the data lies (default: data)
+    tokenizer.py:bitdance                BitDance's tokenizer d16c32: 16 pixels and 32 bits a token, a plain decoder
+    tokenizer.py:d32c128  d32c256        its tokenizers of 32 pixels and 128 or 256 bits a token
     tokenizer.py:tiny                    a model of a few thousand parameters and two steps, to try the path
 """
 
@@ -14,18 +16,23 @@ OPTIONS = {"data": "data", "weights": "ckpts"}
 # BitDance's generators: width, layers, heads, head blocks, adaptive-norm layers.
 GENERATORS = {"B": (768, 24, 12, 6, 2), "L": (1024, 32, 16, 8, 2), "H": (1280, 40, 20, 12, 3)}
 
-# (height, width) of the pictures that the text-to-image models draw: those of 1024^2 pixels, then those of 512^2.
-LARGE = (
-    (1024, 1024), (2048, 512), (1920, 512), (1536, 640), (1280, 768), (1152, 896),
-    (896, 1152), (768, 1280), (640, 1536), (512, 1920), (512, 2048),
-)  # fmt: skip
-SMALL = ((512, 512), (1024, 256), (896, 256), (640, 384), (384, 640), (256, 896), (256, 1024))
+# BitDance's convolutional tokenizers by the word that takes one: the published file and its sizes. Those of d32c256's
+# network are known from its ae_config.json alone; here they are d32c128's.
+_D32 = dict(channels=128, multipliers=(1, 1, 2, 2, 4, 8), res_blocks=4)
+AES = {
+    "bitdance": (
+        "ae_d16c32",
+        dict(channels=256, multipliers=(1, 1, 2, 2, 4), res_blocks=4, z_channels=32, bit_groups=4, generative=False),
+    ),
+    "d32c128": ("ae_d32c128", dict(z_channels=128, bit_groups=16, **_D32)),
+    "d32c256": ("ae_d32c256", dict(z_channels=256, bit_groups=32, **_D32)),
+}
 
 
 def read(arg: str, flags: tuple[str, ...], options: dict[str, str] | None = None) -> tuple[frozenset[str], dict]:
     """The flags and the options of an `arg`; an unknown word raises ValueError."""
     found, values = set(), {**OPTIONS, **(options or {})}
-    flags = ("tiny", *flags)
+    flags = ("tiny", *AES, *flags)
     for word in filter(None, arg.split(",")):
         name, equals, value = word.partition("=")
         if equals and name in values:
@@ -37,27 +44,26 @@ def read(arg: str, flags: tuple[str, ...], options: dict[str, str] | None = None
     return frozenset(found), values
 
 
-def hybrid(tiny: bool, **changes) -> ConfigDict:
-    """UniWeTok's tokenizer: 32 pixels a token, 128 bits."""
+def vae(flags: frozenset[str], tiny: bool, **changes) -> ConfigDict:
+    """`config.model.vae`: UniWeTok's tokenizer (32 pixels a token, 128 bits), or the one that a word of `AES` names."""
+    name = next((word for word in AES if word in flags), None)
     if tiny:
-        small = dict(
-            channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=16, bit_groups=2, attn_blocks=1, heads=2
-        )
-        return ConfigDict({**small, **changes})
-    return ConfigDict({"remat": True, **changes})
+        small = dict(channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=16, bit_groups=2)
+        conv = dict(kind="conv", attn_blocks=0, generative=name != "bitdance")
+        return ConfigDict({**small, **(conv if name else dict(attn_blocks=1, heads=2)), **changes})
+    own = dict(kind="conv", attn_blocks=0, **AES[name][1]) if name else {}
+    return ConfigDict({**own, "remat": True, "dtype": "bfloat16", **changes})
 
 
-def bitdance_ae(tiny: bool) -> ConfigDict:
-    """The tokenizer of BitDance's released generators: 16 pixels a token, 32 bits, a plain decoder."""
-    if tiny:
-        return ConfigDict(
-            dict(kind="conv", channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=16, bit_groups=2,
-                 attn_blocks=0, generative=False)
-        )  # fmt: skip
-    return ConfigDict(
-        dict(kind="conv", channels=256, multipliers=(1, 1, 2, 2, 4), res_blocks=4, z_channels=32, bit_groups=4,
-             attn_blocks=0, generative=False)
-    )  # fmt: skip
+def published_vae(flags: frozenset[str], weights: str) -> str:
+    """Where a frozen tokenizer comes from: its published file, or the run of UniWeTok's own."""
+    name = next((word for word in AES if word in flags), None)
+    return f"{weights}/bitdance/{AES[name][0]}.safetensors" if name else "runs/uniwetok/tokenizer"
+
+
+def factor(vae: ConfigDict) -> int:
+    """Pixels a side of a token."""
+    return 2 ** (len(vae.get("multipliers", (1, 1, 2, 2, 4, 8))) - 1)
 
 
 def pictures(kind: str, data: str, tiny: bool, **options) -> dict:

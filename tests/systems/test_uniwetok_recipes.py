@@ -59,8 +59,57 @@ def test_words_change_what_they_say():
     assert recipe("tokenizer", "stage3").init_from.vae == "runs/uniwetok/tokenizer-stage2"
     assert recipe("lm", "bitdance,P64").model.lm.vocab_size == 151988
     assert recipe("lm").model.lm.vocab_size == 151797
+    assert recipe("tokenizer", "datacomp").model.vae.attn_blocks == 0  # the paper's rows on DataComp
+    fades = [tuple(recipe("c2i", *words).stage_options.crop_fade) for words in (("bitdance",), ())]
+    assert fades == [(700, 750), (350, 375)]
+    wide = recipe("c2i", "d32c256")
+    assert wide.model.generator.channels == 256 and wide.init_from.vae == "ckpts/bitdance/ae_d32c256.safetensors"
+    assert max(max(size) for size in recipe("tokenizer", "stage2").stage_options.sizes) == 1024
     with pytest.raises(UserError, match="no such word 'no_siglo'"):
         recipe("tokenizer", "no_siglo")
+
+
+def types_of(config) -> dict[str, str]:
+    """Every ``dtype`` of a config, by its path."""
+    found = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            found |= {f"{key}.{inner}": dtype for inner, dtype in types_of(value).items()}
+        elif key == "dtype":
+            found[key] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "networks"),
+    [
+        ("tokenizer", ("vae", "distill.teacher", "distill.pool", "prior.network", "prior.network.head")),
+        ("c2i", ("vae", "generator", "generator.head")),
+        ("lm", ("vae", "lm", "flow")),
+    ],
+)
+def test_networks_compute_in_bfloat16(name, networks):
+    config = recipe(name)
+    found = types_of(config.model) | types_of(config.stage_options)
+    assert set(found.values()) == {"bfloat16"} and {f"{network}.dtype" for network in networks} <= set(found)
+
+
+def test_the_objective_stays_float32_where_networks_compute_in_bfloat16():
+    config = recipe("tokenizer", "tiny")
+    with config.unlocked():
+        options = config.stage_options
+        prior = options.prior.network
+        for network in (config.model.vae, options.distill.pool, options.distill.teacher, prior, prior.head):
+            network.dtype = "bfloat16"
+        options.adversary.discriminator.dtype = "bfloat16"
+    stage = prepare(read_config(config)[0]).stage
+    params, state = jax.eval_shape(stage.init, jax.random.key(0))
+    pixels = jax.ShapeDtypeStruct((2, 1, 32, 32, 3), np.float32)
+    batch = {"pixels": {"32x32": pixels}, "filled": {"32x32": jax.ShapeDtypeStruct((2, 1), bool)}}
+    batch["totals"] = {"pictures": jax.ShapeDtypeStruct((), np.float32)}
+    loss, aux, _, carry = jax.eval_shape(stage.phases[0].loss, params, state, batch, jax.random.key(0), {})
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((loss, carry))} == {"float32"}
+    assert {m.total.dtype.name for name, m in aux.items() if name.startswith("loss/")} == {"float32"}
 
 
 def train(folder: Path, name: str, *words: str) -> list[dict]:

@@ -6,6 +6,7 @@ is SigLIP's pooling head behind a linear layer to the teacher's width; the linea
 
 import dataclasses
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -38,12 +39,14 @@ class PoolHeadConfig:
         kind: ``attention`` or ``linear``.
         width: of the embedding: the teacher's.
         heads, ratio: attention heads and feed-forward ratio of the attention head.
+        dtype: what is computed in; the embedding is float32.
     """
 
     kind: str = "attention"
     width: int = 1152
     heads: int = 16
     ratio: float = 4.0
+    dtype: str = "float32"
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -61,6 +64,7 @@ class PoolHead(nn.Module):
     def __call__(self, tokens: Float[Array, "batch n channels"]) -> Float[Array, "batch width"]:
         c = self.config
         if c.kind == "linear":
-            return nn.Dense(c.width, name="proj")(tokens.mean(1))
-        tower = SiglipConfig(width=c.width, ffn=int(c.ratio * c.width), heads=c.heads)
-        return PoolingHead(tower, name="pool")(nn.Dense(c.width, name="in_proj")(tokens))
+            return nn.Dense(c.width, dtype=c.dtype, name="proj")(tokens.mean(1)).astype(jnp.float32)
+        tower = SiglipConfig(width=c.width, ffn=int(c.ratio * c.width), heads=c.heads, dtype=c.dtype)
+        tokens = nn.Dense(c.width, dtype=c.dtype, name="in_proj")(tokens)
+        return PoolingHead(tower, name="pool")(tokens).astype(jnp.float32)
