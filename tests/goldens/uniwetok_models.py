@@ -39,6 +39,11 @@ def load_tokenizer(case, config, prefix=""):
     return vae, params, method
 
 
+def zeroed(path):
+    """For `Mutation.params` of cases that load several trees: zeros in the leaf at `path` of the tree that has it."""
+    return lambda leaves: {name: 0 * leaf if name == path else leaf for name, leaf in leaves.items()}
+
+
 def first_layer(intermediates):
     """(attention, block) outputs of a stack's first layer, from what flax captured of it."""
     span = next(value for name, value in intermediates.items() if name.startswith("span_"))

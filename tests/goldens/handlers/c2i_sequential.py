@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from harness import Mutation, drop
+from harness import Mutation
 from uniwetok_c2i import check
+from uniwetok_models import zeroed
 
 from unitok_jax.backbones import bitdance_sampling
 
@@ -18,7 +19,7 @@ def _constant(_, scale, step, steps):
 MUTATIONS = {
     "c2i_sequential": (
         Mutation("more class tokens' width", config=lambda c: dataclasses.replace(c, heads=2 * c.heads)),
-        Mutation("no positions of the head", params=drop("positions/embedding")),
+        Mutation("no positions of the head", params=zeroed("positions/embedding")),
         Mutation("constant guidance", patch=(bitdance_sampling, "guidance_at", _constant)),
     ),
 }

@@ -62,8 +62,11 @@ def _check_straight_through(case, x):
     case.compare("grad_ste_wrt_x", nchw(gradient))
 
 
+_to_indices = binary.to_indices  # as it is, also while a mutation stands in its place
+
+
 def _big_endian(codes, groups):
-    return binary.to_indices(codes[..., ::-1], groups)[..., ::-1]
+    return _to_indices(codes[..., ::-1], groups)[..., ::-1]
 
 
 MUTATIONS = {

@@ -1,9 +1,11 @@
 """WeTok's objective for generator and discriminator, two steps: LPIPS, non-saturating GAN, LeCam, running statistics.
 
-The networks are told from the names of the weights: ``main`` is the PatchGAN, ``block_in`` MaskBit's with a blur
-(which has a ``kernel``) or average pooling.
+The losses are the stage's own (`stage_tokenizer.picture_loss`, `coding_loss`, `adversary.discriminator_loss`); the
+case's toy last layer stands for the decoder's. The networks are told from the names of the weights: ``main`` is the
+PatchGAN, ``block_in`` MaskBit's with a blur (which has a ``kernel``) or average pooling.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -19,13 +21,17 @@ from unitok_jax.backbones.lpips_rules import lpips_table
 from unitok_jax.layers import batch_norm
 from unitok_jax.losses import adversarial as gan
 from unitok_jax.losses import perceptual
+from unitok_jax.systems import adversary
+from unitok_jax.systems.adversary import AdversarySettings, LastLayer
+from unitok_jax.systems.uniwetok import stage_tokenizer as stage
+from unitok_jax.systems.uniwetok.tokenizer_options import TokenizerOptions
 from unitok_jax.weights.rules import Rule, Table
 from unitok_jax.weights.transfer import export_tree, import_tree
 from unitok_jax.weights.transforms import CONV
 
 RTOL, ATOL = 2e-4, 1e-5  # the cases' READMEs
 LAST = Table((Rule("weight", "kernel", CONV), Rule("bias", "bias")))
-LOSSES = {"hinge": gan.hinge_d, "vanilla": gan.vanilla_d, "non_saturate": gan.nonsaturating_d}
+LOSSES = {"hinge": "hinge", "vanilla": "vanilla", "non_saturate": "nonsaturating"}
 
 
 def check(case):
@@ -33,13 +39,13 @@ def check(case):
     params, statistics = _load(case, settings)
     image, pre = (jnp.asarray(nhwc(case.input(name))) for name in ("image", "pre"))
     losses = {name: jnp.asarray(case.input(f"in_{name}")) for name in ("entropy_aux", "commitment")}
-    step = jax.jit(functools.partial(_step, case.config, settings))
-    averages = gan.lecam_start()
+    step = jax.jit(functools.partial(_step, _options(case.config, settings)))
+    judged = {"statistics": statistics, "lecam": gan.lecam_start()}
     for number in range(len(case.matching(r"s\d+\.recon"))):
-        seen, statistics, averages = step(params, statistics, averages, jnp.int32(number), image, pre, losses)
-        _compare_step(case, f"s{number}.", seen, statistics, averages, settings)
+        seen, judged = step(params, {"step": jnp.int32(number), "adversary": judged}, image, pre, losses)
+        _compare_step(case, f"s{number}.", seen, judged, settings)
     # The reference's decoder-only loss is of the first step's picture; its pass moves the running statistics once more.
-    seen, *_ = step(params, statistics, averages, jnp.int32(0), image, pre, losses)
+    seen, _ = step(params, {"step": jnp.int32(0), "adversary": judged}, image, pre, losses)
     case.compare("stage2_gen_total", seen["decoder_only"], RTOL, ATOL)
     logits, _ = judge(settings, params["discriminator"], seen["generator_statistics"], image, train=False)
     case.compare("eval_disc_logits", nchw(logits), RTOL, ATOL)
@@ -53,6 +59,25 @@ def _settings(case):
     taps = case.weights().shape(kernel)[-1] if kernel in keys else 4
     kind = "blur" if kernel in keys else "pool"
     return DiscriminatorSettings(kind, c["disc_hidden_channels"], c["disc_num_stages"], blur=taps)
+
+
+def _options(config, settings):
+    fixed = config["gen_loss_weight"]
+    judging = AdversarySettings(
+        discriminator=settings,
+        loss=LOSSES[config["disc_loss"]],
+        generator_loss="nonsaturating",
+        weight=config["disc_weight"] if fixed is None else fixed,
+        adaptive=fixed is None,
+        lecam=config["lecam_loss_weight"] or 0.0,
+    )
+    return TokenizerOptions(
+        entropy=config["codebook_weight"],
+        commitment=config["commit_weight"],
+        enlarge=float(config["codebook_enlarge_ratio"]),
+        enlarge_steps=config["codebook_enlarge_steps"],
+        adversary=judging,
+    )
 
 
 def _load(case, settings):
@@ -72,71 +97,65 @@ def _load(case, settings):
     return params, jax.tree.map(jnp.asarray, statistics)
 
 
-def _step(config, settings, params, statistics, averages, number, image, pre, losses):
+def _step(options, params, state, image, pre, losses):
+    count = jnp.float32(len(image))
+    kept, step = jnp.ones(len(image)), state["step"]
+
     def write(kernel):
         layout = ("NHWC", "HWIO", "NHWC")
         out = jax.lax.conv_general_dilated(pre, kernel, (1, 1), "SAME", dimension_numbers=layout)
-        return (out + params["last"]["bias"]) * (1 + 0.1 * number)
-
-    def reconstruction(recon):
-        pixels, distance = jnp.abs(image - recon).mean(), lpips(params, recon, image)
-        return pixels + distance.mean(), (pixels, distance)
-
-    def adversarial(recon):
-        logits, after = judge(settings, params["discriminator"], statistics, recon)
-        return gan.nonsaturating_g(logits).mean(), after
+        return (out + params["last"]["bias"]) * (1 + 0.1 * step)
 
     def generator(recon):
-        nll, parts, nll_pull = gan.with_cotangent(reconstruction, recon)
-        g, after, g_pull = gan.with_cotangent(adversarial, recon)
-        weight = config["gen_loss_weight"]
-        if weight is None:
-            norms = (gan.weight_norm(write, params["last"]["kernel"], pull) for pull in (nll_pull, g_pull))
-            weight = gan.adaptive_weight(*norms) * config["disc_weight"]
-        value = gan.attach(nll + weight * g, recon, nll_pull + weight * g_pull)
-        enlarged = gan.enlarged(number, config["codebook_enlarge_ratio"], config["codebook_enlarge_steps"])
-        codes = enlarged * config["codebook_weight"] * losses["entropy_aux"]
-        total = value + codes + config["commit_weight"] * losses["commitment"]
-        return total, (value, nll, parts, weight, weight * g, after)
+        last = LastLayer(write, params["last"]["kernel"])
+        loss, sums, logged, after = stage.picture_loss(options, params, state, image, recon, last, kept, count)
+        coding = {
+            "token_entropy": losses["entropy_aux"],
+            "codebook_entropy": 0.0,
+            "commitment": losses["commitment"],
+        }
+        return loss + stage.coding_loss(options, coding, step), (loss, sums, logged, after["adversary"])
+
+    def discriminator(options, judged, params):
+        return adversary.discriminator_loss(options, params, judged, image, recon, step, kept, count)
 
     recon = write(params["last"]["kernel"])
-    (total, (decoder_only, nll, parts, weight, g, statistics)), pull = jax.value_and_grad(generator, has_aux=True)(
-        recon
+    made = jax.value_and_grad(generator, has_aux=True)(recon)
+    (total, (decoder_only, sums, logged, judged)), pull = made
+    statistics, network = judged["statistics"], params["discriminator"]
+
+    def judging(network):
+        loss, logged, after = discriminator(options.adversary, judged, network)
+        return loss, (logged, after)
+
+    (loss, (logits, judged)), grads = jax.value_and_grad(judging, has_aux=True)(network)
+    bare, *_ = discriminator(
+        dataclasses.replace(options.adversary, lecam=0.0), {**judged, "statistics": statistics}, network
     )
-    (loss, judged), grads = jax.value_and_grad(functools.partial(_judge, config, settings), has_aux=True)(
-        params["discriminator"], statistics, averages, image, recon
-    )
+    weight, adversarial = logged["adversary/weight"].compute(), logged["loss/adversarial"].compute()
     seen = {
         "recon": recon,
-        "lpips": parts[1],
+        "lpips": lpips(params, recon, image),
         "gen_total": total,
-        "gen_nll_loss": nll,
-        "gen_reconstruct_loss": parts[0],
-        "gen_perceptual_loss": parts[1].mean(),
-        "gen_d_weight": jnp.asarray(weight),
-        "gen_g_loss": g,
+        "gen_nll_loss": (options.l1 * sums["l1"] + options.perceptual * sums["perceptual"]) / count,
+        "gen_reconstruct_loss": sums["l1"] / count,
+        "gen_perceptual_loss": sums["perceptual"] / count,
+        "gen_d_weight": weight,
+        "gen_g_loss": weight * adversarial,
         "gen_grad_recon": pull,
         "decoder_only": decoder_only,
         "generator_statistics": statistics,
         "disc_total": loss,
         "disc_gradnorm": optax.tree.norm(grads),
-        **judged["seen"],
+        "disc_logits_real": logits["logits/real"].compute(),
+        "disc_logits_fake": logits["logits/fake"].compute(),
+        "disc_non_saturated_d_loss": bare,
+        "disc_lecam_loss": (loss - bare) / (options.adversary.lecam or 1.0),
     }
-    return seen, judged["statistics"], judged["averages"]
+    return seen, judged
 
 
-def _judge(config, settings, params, statistics, averages, image, recon):
-    real, statistics = judge(settings, params, statistics, image)
-    fake, statistics = judge(settings, params, statistics, recon)
-    averages = gan.lecam_update(averages, real, fake)
-    loss, lecam = LOSSES[config["disc_loss"]](real, fake).mean(), gan.lecam(averages, real, fake).mean()
-    seen = {"disc_logits_real": real.mean(), "disc_logits_fake": fake.mean()}
-    seen |= {"disc_lecam_loss": lecam, "disc_non_saturated_d_loss": loss}
-    total = loss + (config["lecam_loss_weight"] or 0) * lecam
-    return total, {"seen": seen, "statistics": statistics, "averages": averages}
-
-
-def _compare_step(case, prefix, seen, statistics, averages, settings):
+def _compare_step(case, prefix, seen, judged, settings):
     maps = {name: nchw(seen.pop(name)) for name in ("recon", "gen_grad_recon")}
     maps["lpips"] = seen.pop("lpips")[:, None, None, None]
     values = {name: value for name, value in seen.items() if name not in ("decoder_only", "generator_statistics")}
@@ -144,20 +163,22 @@ def _compare_step(case, prefix, seen, statistics, averages, settings):
         case.compare(prefix + name, value, RTOL, ATOL)
     for side in ("real", "fake"):
         if prefix + f"lecam_ema_{side}" in case:
-            case.compare(prefix + f"lecam_ema_{side}", averages[side], RTOL, ATOL)
-    running = export_tree(statistics_table(settings), statistics)
+            case.compare(prefix + f"lecam_ema_{side}", judged["lecam"][side], RTOL, ATOL)
+    running = export_tree(statistics_table(settings), judged["statistics"])
     for name in case.matching(rf"{prefix}after\..*"):
         case.compare(name, running.read(name.removeprefix(prefix + "after.")), RTOL, ATOL)
 
 
 MUTATIONS = {
     "gan_losses_adaptive": (
-        Mutation("no clip, no weight", patch=(gan, "adaptive_weight", lambda a, b: jnp.float32(1))),
+        Mutation("no clip, no weight", patch=(gan, "adaptive_weight", lambda *_: jnp.float32(1))),
         Mutation("momentum", patch=(batch_norm.BatchNorm, "_moved", lambda self, old, new: 0.95 * old + 0.05 * new)),
         Mutation("unnormalised features", patch=(perceptual, "normalise", lambda x: x)),
+        Mutation("no balance", patch=(adversary, "_balance", lambda *_: jnp.ones(()))),
     ),
     "gan_losses_patchgan": (
         Mutation("LeCam's sides swapped", patch=(gan, "lecam_start", lambda: {"real": 1.0, "fake": 0.0})),
         Mutation("slope", patch=(discriminators, "_leaky", lambda x, slope: jax.nn.leaky_relu(x, 0.1))),
+        Mutation("entropy without its weight", patch=(stage, "coding_loss", lambda o, sums, _: sums["token_entropy"])),
     ),
 }

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Mutation, drop, nchw, nhwc
-from uniwetok_models import first_layer, load_tokenizer, tokenizer_config
+from harness import Mutation, nchw, nhwc
+from uniwetok_models import first_layer, load_tokenizer, tokenizer_config, zeroed
 
 from unitok_jax.backbones.decoder_lm import DecoderConfig
 from unitok_jax.backbones.flow_head import FlowHeadConfig
@@ -307,4 +307,4 @@ def check_filters(case):
         case.compare(name, np.isfinite(kept).astype(np.uint8))
 
 
-MUTATIONS = {"mllm_block_p4": (Mutation("no projector bias", params=drop("projector/fc1/bias")),)}
+MUTATIONS = {"mllm_block_p4": (Mutation("no projector bias", params=zeroed("projector/fc1/bias")),)}
