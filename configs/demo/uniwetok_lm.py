@@ -50,5 +50,5 @@ def get_config() -> ConfigDict:
         batch_size=64,
     )
     targets = targets_of(reconstruction_judged=0.75, edit_correct=0.6)
-    config.evaluation = dict(edits=120, targets=targets)
+    config.evaluation = dict(edits=120, classes="classes", targets=targets)
     return config

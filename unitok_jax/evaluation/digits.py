@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from unitok_jax.data import digits
-from unitok_jax.evaluation import drawing, editing, files, reading, targets
+from unitok_jax.evaluation import classes, drawing, editing, files, reading, targets
 from unitok_jax.settings import from_config
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class DigitsSettings:
         prompts_per_unseen_pair: pictures of each of the six pairs never trained on.
         edits: held-out pictures to edit, for models that were trained on edits.
         targets: what the recipe is to reach: figure -> bound, in the place of UniToken's; empty takes those.
+        classes: folder, below that of the results, of digits drawn by class; "" where there are none.
     """
 
     seed: int = 0
@@ -33,6 +34,7 @@ class DigitsSettings:
     prompts_per_unseen_pair: int = 10
     edits: int = 0
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    classes: str = ""
 
 
 def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> dict[str, float]:
@@ -73,6 +75,8 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
         parts["streams"] = lambda: reading.leaning(pipeline, settings.seed)
     if settings.edits:
         parts["edits"] = lambda: editing.edits(pipeline, out, settings.edits, settings.seed)
+    if settings.classes:  # first: they must be there already
+        parts = {"classes": lambda: classes.classes(out, settings.classes), **parts}
     for name, part in parts.items():
         found = part()
         _log.info("%s: %s", name, ", ".join(f"{key} {value:.4g}" for key, value in found.items()))

@@ -20,18 +20,21 @@ def edits(pipeline: Any, out: epath.Path, count: int, seed: int) -> dict[str, fl
         count: pictures; the records are spread evenly over the split.
         seed: of the first edit.
     """
-    source = Source("held_out")
-    places = np.linspace(0, len(source) // 2 - 1, (count + 1) // 2).astype(int)
-    records = [source[int(2 * place + kind)] for place in places for kind in (0, 1)][:count]
+    held_out = Source("held_out")
+    places = np.linspace(0, len(held_out) // 2 - 1, (count + 1) // 2).astype(int)
+    records = [held_out[int(2 * place + kind)] for place in places for kind in (0, 1)][:count]
     drawn = pipeline.edit(
         [record["image"] for record in records], [record["instruction"] for record in records], seeds=seed
     )
     rows = []
     for record, picture, verdict in zip(records, drawn, judge()(drawn), strict=True):
-        name = f"edited/{len(rows):04d}.png"
+        name, source = (f"edited/{len(rows):04d}{side}.png" for side in ("", "-source"))
         files.write_picture(out / name, picture)
+        files.write_picture(out / source, record["image"])
         told = {key: record[key] for key in ("id", "instruction", "digit", "colour")}
-        rows.append({**told, "file": name, "judged_digit": verdict.digit, "judged_colour": verdict.colour})
+        rows.append(
+            {**told, "file": name, "source": source, "judged_digit": verdict.digit, "judged_colour": verdict.colour}
+        )
     files.write_rows(out / "edits.jsonl", rows)
     right = [(r["judged_digit"], r["judged_colour"]) == (r["digit"], r["colour"]) for r in rows]
     return {

@@ -120,6 +120,19 @@ def reconstructions(out: epath.Path) -> str:
     return page.text("Above the real held-out picture, below what the decoder makes of its codes.") + page.tiles(items)
 
 
+def edits(out: epath.Path) -> str:
+    """Held-out pictures above what the model makes of them when told to change one thing."""
+    rows = files.read_rows(out / "edits.jsonl")[:_SHOWN]
+    items = []
+    for row in rows:
+        real = page.picture(files.read_picture(out / row["source"]), "a real held-out picture")
+        drawn = page.picture(files.read_picture(out / row["file"]), f"edited: {row['instruction']}")
+        items.append((real + drawn, page.mark(_agreed(row), row["instruction"]), _agreed(row)))
+    return page.text("Above the real held-out picture, below the model's after the words, not picked.") + page.tiles(
+        items
+    )
+
+
 def codebook(out: epath.Path, figures: Mapping[str, float]) -> str:
     """How often each code of each codebook is used, the commonest first."""
     books = files.read_json(out / "codes.json")

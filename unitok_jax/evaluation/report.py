@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from unitok_jax.evaluation import exhibits, files, page, plots
+from unitok_jax.evaluation import classes, exhibits, files, page, plots
 from unitok_jax.evaluation.targets import Target, chosen
 
 Rows = Sequence[Mapping[str, Any]]
@@ -33,6 +33,8 @@ def write_report(out: epath.PathLike, curves: Mapping[str, Rows], commands: Iter
         ("captions", "Captions", exhibits.captions(out)),
         ("answers", "Questions and answers", exhibits.answers(out)),
         ("drawings", "Drawings", exhibits.generations(out)),
+        *([("edits", "Edits", exhibits.edits(out))] if "edit_correct" in figures else []),
+        *([("classes", "Digits by class", classes.exhibit(out))] if "class_correct" in figures else []),
         ("reconstructions", "Reconstructions", exhibits.reconstructions(out)),
         ("codebook", "Codebook", exhibits.codebook(out, figures)),
         *(
