@@ -14,8 +14,9 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -45,13 +46,14 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config.lock()
 
 
-def to_json(config: ConfigDict) -> str:
-    """A config as JSON with sorted keys: equal configs give equal text."""
-    return json.dumps(config.to_dict(), sort_keys=True, indent=1, default=list)
+def to_json(config: ConfigDict | Mapping[str, Any]) -> str:
+    """A config as JSON with sorted keys: equal configs give equal text, a recipe and what its workdir keeps of it."""
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    return json.dumps(plain, sort_keys=True, indent=1, default=list)
 
 
-def config_hash(config: ConfigDict) -> str:
-    """Twelve hex digits that name a config in reports and model cards."""
+def config_hash(config: ConfigDict | Mapping[str, Any]) -> str:
+    """Twelve hex digits that name a config in results and model cards."""
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
 
 

@@ -23,6 +23,7 @@ class Fake:
     """What a pipeline says of its codes."""
 
     codebook_size = 256
+    params = types.MappingProxyType({})
 
     def gives_features(self, image):
         return True

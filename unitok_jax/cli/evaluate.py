@@ -15,9 +15,10 @@ from unitok_jax.cli.prepare import source_options
 from unitok_jax.errors import writing
 from unitok_jax.evaluation import files
 from unitok_jax.evaluation.suites import REPORTS, suite
+from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig
 from unitok_jax.training.metrics import read_metrics
-from unitok_jax.training.workdir import read_workdir
+from unitok_jax.training.workdir import read_workdir, workdir_hash
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -30,6 +31,7 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = {
         **{"system": config.system, "stage": config.stage, "seed": config.seed, "evaluation": config.evaluation},
         **{"options": _options(args), "workdir": args.workdir, "config": dataclasses.asdict(config)},
+        **{"config hash": workdir_hash(args.workdir), "step": str(find_step(args.workdir))},
     }
     with using(pipeline, config), writing(out):
         figures = run(pipeline, settings, out)

@@ -15,7 +15,14 @@ from unitok_jax.cli.models import abstract_params
 from unitok_jax.config import config_hash, load_config
 from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig, read_config
-from unitok_jax.training.workdir import STEP_CONFIG, origins_of, read_workdir, stored_leaves, workdir_of
+from unitok_jax.training.workdir import (
+    STEP_CONFIG,
+    origins_of,
+    read_workdir,
+    stored_leaves,
+    workdir_hash,
+    workdir_of,
+)
 from unitok_jax.weights.containers import open_source
 
 
@@ -26,11 +33,11 @@ def inspect(args: argparse.Namespace) -> None:
         config = load_config(args.path)
         _trained(read_config(config)[0], f"config {config_hash(config)}")
     elif (path / "checkpoints").exists():
-        _trained(read_workdir(path), f"last step {find_step(path).name}", path)
+        _trained(read_workdir(path), f"last step {find_step(path).name}, config {workdir_hash(path)}", path)
     elif (path / "params").exists() and (path / "config.json").exists():
         _imported(path)
     elif (path / "params").exists() and (path / STEP_CONFIG).exists():
-        _trained(read_workdir(path), "one step of a run", workdir_of(path))
+        _trained(read_workdir(path), f"one step of a run, config {workdir_hash(path)}", workdir_of(path))
     else:
         source = open_source(args.path)
         _table({key: jax.ShapeDtypeStruct(source.shape(key), source.dtype(key)) for key in source.keys()})  # noqa: SIM118
@@ -48,6 +55,7 @@ def _imported(folder: epath.Path) -> None:
     """An import has no steps and no data, and may lack parts of its stage: what it holds, and in which types."""
     config = read_workdir(folder)
     print(f"system {config.system}, imported, with the parts of stage {config.stage}")
+    print(f"config {workdir_hash(folder)}")
     stored = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in stored_leaves(folder).items()}
     params = traverse_util.unflatten_dict(stored, sep="/")
     _parts(params, origins_of(folder, config))

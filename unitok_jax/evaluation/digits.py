@@ -2,15 +2,14 @@
 
 import dataclasses
 import logging
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from etils import epath
 
 from unitok_jax.data import digits
 from unitok_jax.evaluation import classes, drawing, editing, files, reading, targets
+from unitok_jax.evaluation.provenance import provenance
 from unitok_jax.settings import from_config
 
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
 
     Args:
         pipeline: an `inference.pipeline.Pipeline`, its images `data.digits.SIZE` pixels a side.
-        config: the run's config; `config.evaluation` holds `DigitsSettings`.
+        config: of the run, see `provenance`; its ``evaluation`` holds `DigitsSettings`.
         out: a local or bucket folder.
 
     Returns:
@@ -81,22 +80,7 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
         found = part()
         _log.info("%s: %s", name, ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
         figures |= found
-    files.write_json(out / "settings.json", _told(pipeline, config, settings))
+    told = provenance(pipeline, config, split="held_out", resolution=digits.SIZE, **dataclasses.asdict(settings))
+    files.write_json(out / "settings.json", told)
     files.write_json(out / "metrics.json", figures)
     return figures
-
-
-def _told(pipeline: Any, config: Mapping[str, Any], settings: DigitsSettings) -> dict[str, Any]:
-    """What a reader must know to get the same figures."""
-    draw = pipeline.settings.draw
-    return {
-        "system": config["system"],
-        "guidance": draw.guidance,
-        "temperature": draw.image.temperature,
-        "top_k": draw.image.top_k,
-        "top_p": draw.image.top_p,
-        **dataclasses.asdict(settings),
-        "training seed": config["seed"],
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("jax", "flax", "numpy", "scikit-learn")},
-    }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from unitok_jax.config import config_hash
 from unitok_jax.data.files import write_whole
 from unitok_jax.errors import UserError, writing
 from unitok_jax.training.checkpoints import find_step
@@ -25,15 +26,23 @@ def read_workdir(workdir: epath.PathLike) -> TrainConfig:
     Raises:
         UserError: if there is none, or it is broken.
     """
+    return read_config(_settled(_plain(workdir), str(workdir)))[0]
+
+
+def workdir_hash(workdir: epath.PathLike) -> str:
+    """The hash of a run's config, the same as its recipe's (`unitok inspect RECIPE`); see `read_workdir`."""
+    return config_hash(_plain(workdir))
+
+
+def _plain(workdir: epath.PathLike) -> dict[str, Any]:
     root = epath.Path(workdir)
     path = next((path for path in (root / "config.json", root / STEP_CONFIG) if path.exists()), None)
     if path is None:
         raise UserError(f"{workdir}: holds no run (no config.json); give the --workdir of a `unitok train`")
     try:
-        plain = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); copy it again") from None
-    return read_config(_settled(plain, str(workdir)))[0]
 
 
 def workdir_of(step: epath.PathLike) -> epath.Path:
