@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_release import MODEL, make_run
 
 from unitok_jax import cli
-from unitok_jax.cli.models import load_pipeline
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.systems import base
 from unitok_jax.training.checkpoints import Checkpoints
 from unitok_jax.training.state import TrainState
@@ -122,7 +122,7 @@ def test_a_step_by_itself_is_exported_and_inspected(home, tmp_path, capsys):
         assert (tmp_path / "out" / file.relative_to(home / "released")).read_bytes() == file.read_bytes()
     code, out, err = run(capsys, "inspect", tmp_path / "best")
     assert code == 0 and "one step of a run" in out, err
-    pipeline, _ = load_pipeline(tmp_path / "best")
+    pipeline, _ = load_run(tmp_path / "best")
     same(leaves_of(home / "run"), {path: np.asarray(leaf) for path, leaf in flat(pipeline.params).items()})
 
 

@@ -38,13 +38,13 @@ def save(recipe: str, workdir: Path) -> None:
 
 def use(workdir: Path, mesh: str | None, devices: int) -> dict[str, Any]:
     """Captions, and ids drawn under guidance, with the first devices; the caches lie as the mesh has them."""
-    from unitok_jax.cli.models import load_pipeline
+    from unitok_jax.conversion.loading import load_run
     from unitok_jax.data.example import Example, Task, Turn
     from unitok_jax.inference import decode as loop
     from unitok_jax.sampling.draw import sample_keys
 
     with mock.patch("jax.local_devices", lambda: jax.devices()[:devices]):
-        pipeline, _ = load_pipeline(workdir, mesh)
+        pipeline, _ = load_run(workdir, mesh)
     settings = pipeline.settings
     pipeline.settings = dataclasses.replace(settings, read=dataclasses.replace(settings.read, max_steps=STEPS))
     pictures = np.random.default_rng(0).integers(0, 256, (len(TEXTS), 32, 32, 3), dtype=np.uint8)

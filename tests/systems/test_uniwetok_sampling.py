@@ -62,7 +62,7 @@ def test_crops_follow_the_epoch_and_give_way_to_central_ones(run):
 
 def test_folders_and_npz(run, tmp_path, monkeypatch, capsys):
     config = type("Config", (), {"system": "uniwetok", "stage": "c2i"})
-    monkeypatch.setattr(sample_classes, "load_pipeline", lambda workdir, mesh: (run, config))
+    monkeypatch.setattr(sample_classes, "load_run", lambda workdir, mesh: (run, config))
     monkeypatch.setattr(sample_classes, "find_step", lambda workdir: "step 1")
     words = ["--workdir", "x", "--out", str(tmp_path), "--per-class", "3", "--batch", "2", "--steps", "2"]
     assert sample_classes.main(words) == 0
@@ -82,7 +82,7 @@ def test_folders_and_npz(run, tmp_path, monkeypatch, capsys):
 def test_a_run_of_another_stage_is_told(run, monkeypatch, capsys):
     other = types.SimpleNamespace(system=run.system, params={"vae": run.params["vae"]})
     config = type("Config", (), {"system": "uniwetok", "stage": "tokenizer"})
-    monkeypatch.setattr(sample_classes, "load_pipeline", lambda workdir, mesh: (other, config))
+    monkeypatch.setattr(sample_classes, "load_run", lambda workdir, mesh: (other, config))
     assert sample_classes.main(["--workdir", "x", "--out", "y"]) == 2
     assert "stage tokenizer, which has no class-conditional model" in capsys.readouterr().err
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.models import using
 from unitok_jax.cli.use import read_pictures, save_pictures
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.errors import UserError
 from unitok_jax.inference.chat import Chat
 
@@ -20,7 +21,7 @@ line, or the end of the input, ends the conversation."""
 def chat(args: argparse.Namespace) -> None:
     """Answers each line that is read; pictures that are drawn go into the folder `out`, their paths are printed."""
     waiting = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     talk, asks = Chat(pipeline, seed=args.seed, guidance=args.guidance), sys.stdin.isatty()
     if asks:
         print(HOW, file=sys.stderr)

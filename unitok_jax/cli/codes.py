@@ -5,9 +5,10 @@ import sys
 
 import jax
 
-from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.models import using
 from unitok_jax.cli.prepare import print_counts, source_options
 from unitok_jax.config import load_config
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.tokenize import tokenize_source
@@ -24,7 +25,7 @@ def tokenize(args: argparse.Namespace) -> None:
     kind, options = args.source[0], source_options(args.source[1:])
     source = open_source(kind, options, "--source")
     recipe = read_config(load_config(args.config))[0] if args.config else None
-    pipeline, config = load_pipeline(args.workdir, args.mesh, recipe)
+    pipeline, config = load_run(args.workdir, args.mesh, recipe)
     meta = {"system": config.system, "weights": str(find_step(args.workdir)), "source": {"kind": kind, **options}}
     if args.config:
         meta["config"] = args.config

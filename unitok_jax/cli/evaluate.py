@@ -10,8 +10,9 @@ from typing import Any
 
 from etils import epath
 
-from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.models import using
 from unitok_jax.cli.prepare import source_options
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.errors import writing
 from unitok_jax.evaluation import files
 from unitok_jax.evaluation.suites import REPORTS, suite
@@ -26,7 +27,7 @@ def evaluate(args: argparse.Namespace) -> None:
     run = suite(args.suite)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("unitok_jax").setLevel(logging.INFO)
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
     settings = {
         **{"system": config.system, "stage": config.stage, "seed": config.seed, "evaluation": config.evaluation},

@@ -11,8 +11,8 @@ from clu import parameter_overview
 from etils import epath
 from flax import traverse_util
 
-from unitok_jax.cli.models import abstract_params
 from unitok_jax.config import config_hash, load_config
+from unitok_jax.conversion.loading import abstract_params
 from unitok_jax.training.checkpoints import find_step
 from unitok_jax.training.config import TrainConfig, read_config
 from unitok_jax.training.workdir import (

@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from unitok_jax.cli.models import load_pipeline
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.sampling.draw import sample_keys
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sample(args: argparse.Namespace) -> None:
     """Draws, class after class, and joins everything at the end."""
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     system = pipeline.system
     if not hasattr(system, "draw_classes") or "generator" not in pipeline.params:
         raise UserError(

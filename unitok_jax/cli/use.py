@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from unitok_jax.cli.detokenizer import redirected
-from unitok_jax.cli.models import load_pipeline, using
+from unitok_jax.cli.models import using
+from unitok_jax.conversion.loading import load_run
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
 from unitok_jax.errors import UserError, writing
@@ -18,7 +19,7 @@ from unitok_jax.evaluation.sheets import save_picture
 def caption(args: argparse.Namespace) -> None:
     """Prints each picture's path and caption, with a tab between."""
     images = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     with using(pipeline, config):
         _show(args.images, pipeline.caption(images))
 
@@ -26,7 +27,7 @@ def caption(args: argparse.Namespace) -> None:
 def ask(args: argparse.Namespace) -> None:
     """Prints each picture's path and answer, with a tab between."""
     images = read_pictures(args.images)
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     with using(pipeline, config):
         _show(args.images, pipeline.ask(images, [args.question] * len(images)))
 
@@ -47,7 +48,7 @@ def generate(args: argparse.Namespace) -> None:
     if args.image and args.best_of != 1:
         raise UserError("--best-of: chooses among drawings from words, not among edits; drop it or --image")
     images = read_pictures([args.image]) * len(prompts) if args.image else None
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     pipeline = redirected(pipeline, config, args)
     with using(pipeline, config):
         drawn = (
@@ -64,7 +65,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"two pictures are named {twice}; their results would have one file name: give one at a time")
-    pipeline, config = load_pipeline(args.workdir, args.mesh)
+    pipeline, config = load_run(args.workdir, args.mesh)
     with using(pipeline, config):
         save_pictures(args.out, names, pipeline.reconstruct(images))
 
