@@ -56,14 +56,7 @@ def _write_generated(
         judged = {"judged_digit": verdict.digit, "judged_colour": verdict.colour}
         rows.append({"prompt": prompt, "digit": digit, "colour": colour, "seen": seen, "file": name, **judged})
     files.write_rows(out / "generated.jsonl", rows)
-    _remove_others(out / "generated", {row["file"] for row in rows})
-
-
-def _remove_others(folder: epath.Path, kept: set[str]) -> None:
-    """Removes the pictures of an earlier evaluation with other settings."""
-    for path in folder.glob("*.png"):
-        if f"{folder.name}/{path.name}" not in kept:
-            path.unlink()
+    files.keep_only(out / "generated", {row["file"] for row in rows})
 
 
 def training_pictures() -> Iterator[UInt8[np.ndarray, "R H W 3"]]:

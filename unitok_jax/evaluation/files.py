@@ -57,3 +57,10 @@ def read_picture(path: epath.PathLike) -> np.ndarray:
     """Reads a picture as uint8 [H, W, 3]."""
     with epath.Path(path).open("rb") as file:
         return np.asarray(Image.open(file).convert("RGB"))
+
+
+def keep_only(folder: epath.Path, kept: set[str]) -> None:
+    """Removes the pictures of an earlier evaluation with other settings; `kept` are ``<folder>/<file>`` each."""
+    for path in folder.glob("*.png"):
+        if f"{folder.name}/{path.name}" not in kept:
+            path.unlink()

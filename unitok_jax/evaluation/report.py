@@ -29,7 +29,7 @@ def write_report(out: epath.PathLike, curves: Mapping[str, Rows], commands: Iter
     targets = chosen(settings.pop("targets", {}))
     sections = [
         ("figures", "Figures", _figures(figures, targets)),
-        ("training", "Training", _training(curves)),
+        ("training", "Training", training(curves)),
         ("captions", "Captions", exhibits.captions(out)),
         ("answers", "Questions and answers", exhibits.answers(out)),
         ("drawings", "Drawings", exhibits.generations(out)),
@@ -42,7 +42,7 @@ def write_report(out: epath.PathLike, curves: Mapping[str, Rows], commands: Iter
             if "caption_exact_codes_blanked" in figures
             else []
         ),
-        ("settings", "Settings and commands", _settings(settings, curves, commands)),
+        ("settings", "Settings and commands", settings_section(settings, curves, commands)),
     ]
     title = "One small model that reads and draws handwritten digits"
     files.write_text(out / "report.html", page.page(title, _header(out, figures, settings, targets), sections))
@@ -83,7 +83,8 @@ def _card(target: Target, figures: Mapping[str, float]) -> str:
     )
 
 
-def _training(curves: Mapping[str, Rows]) -> str:
+def training(curves: Mapping[str, Rows]) -> str:
+    """The section on training: curves by stage."""
     charts = [
         plots.line_chart(lines, f"{stage}: {what}")
         for stage, rows in curves.items()
@@ -149,7 +150,8 @@ def _streams(figures: Mapping[str, float]) -> str:
     )
 
 
-def _settings(settings: Mapping[str, Any], curves: Mapping[str, Rows], commands: Iterable[str]) -> str:
+def settings_section(settings: Mapping[str, Any], curves: Mapping[str, Rows], commands: Iterable[str]) -> str:
+    """The section on settings, and on how to get the same again."""
     steps = {f"steps, {stage}": rows[-1]["step"] for stage, rows in curves.items() if rows}
     lines = "\n".join(commands)
     return page.table(["Setting", "Value"], [[k, str(v)] for k, v in {**settings, **steps}.items()]) + (

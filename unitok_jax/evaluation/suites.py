@@ -1,22 +1,26 @@
 """The suites that `unitok evaluate --suite` knows, by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
 
 from unitok_jax.errors import UserError
-from unitok_jax.evaluation import digits, reconstruction, report, zero_shot_suite
+from unitok_jax.evaluation import digit_scenes, digits, reconstruction, report, scene_report, zero_shot_suite
 from unitok_jax.settings import near
 
 Suite = Callable[[Any, Mapping[str, Any], epath.PathLike], dict[str, float]]
 
+Report = Callable[[epath.PathLike, Mapping[str, report.Rows], Iterable[str]], epath.Path]
+
 SUITES: Mapping[str, Suite] = {
     "digits": digits.evaluate,
+    "digit_scenes": digit_scenes.evaluate,
     "reconstruction": reconstruction.evaluate,
     "zeroshot": zero_shot_suite.evaluate,
 }
-REPORTS: Mapping[str, Callable[..., epath.Path]] = {"digits": report.write_report}  # of the suites that have one
+REPORTS: Mapping[str, Report] = {"digits": report.write_report, "digit_scenes": scene_report.write_report}
+"""Writes a page from the files that a suite left: (its folder, metrics by stage, commands) -> the page."""
 
 
 def suite(name: str) -> Suite:
