@@ -244,6 +244,17 @@ def test_tokenize_writes_shards_once(trained, capsys):
     assert "made with another shards" in err
 
 
+def test_an_export_tells_step_config_data_and_metrics(trained, capsys):
+    code, _, _ = run(capsys, "export", "--workdir", trained / "run", "--out", trained / "exported")
+    assert code == 0
+    card = (trained / "exported" / "README.md").read_text()
+    _, told, _ = run(capsys, "inspect", trained / "recipe.py")
+    (config,) = [line for line in told.splitlines() if line.startswith("config ")]
+    assert f"step 2 of a training run. Config `{config.split()[1]}`" in card
+    assert "- digits, task caption (split=train)" in card
+    assert any(line.startswith("| loss/") for line in card.splitlines())
+
+
 @pytest.mark.slow
 def test_evaluate_writes_figures_and_a_report(trained, capsys):
     out = trained / "figures"

@@ -21,7 +21,7 @@ from unitok_jax.conversion.loading import load_run
 from unitok_jax.systems import base
 from unitok_jax.training.checkpoints import Checkpoints
 from unitok_jax.training.state import TrainState
-from unitok_jax.training.workdir import stored_leaves
+from unitok_jax.training.workdir import stored_leaves, workdir_hash
 from unitok_jax.weights import safetensors_files
 from unitok_jax.weights.containers import open_source
 from unitok_jax.weights.hub import locate
@@ -96,6 +96,7 @@ def test_an_export_is_sharded_described_and_typed(home, tmp_path, capsys):
     assert all((home / "released" / shard).stat().st_size < 120_000 for shard in shards)
     card = (home / "released" / "README.md").read_text()
     assert "| `.` | unitoken | lm, vit, adapter |" in card and "vqgan.yaml" in card
+    assert f"Config `{workdir_hash(home / 'run')}`" in card
     code, out, _ = run(
         capsys, "export", "--checkpoint", home / "run", "--out", tmp_path / "half", "--dtype", "bfloat16"
     )

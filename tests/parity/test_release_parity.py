@@ -1,6 +1,7 @@
 """Our exports load into transformers and say the same there; what transformers saves, we import, and say the same."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from unitok_jax import cli
+from unitok_jax.backbones.sana import Sana, SanaConfig
+from unitok_jax.backbones.sana_rules import sana_table
+from unitok_jax.conversion import probes
 from unitok_jax.conversion.exporting import export_checkpoint
 from unitok_jax.conversion.importing import import_checkpoints
 from unitok_jax.systems import base
 from unitok_jax.training.workdir import read_workdir, stored_leaves
-from unitok_jax.weights.transfer import nested
+from unitok_jax.weights.containers import open_source
+from unitok_jax.weights.transfer import import_tree, nested
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -113,3 +119,42 @@ def test_chameleon_back(home, tmp_path, dtype):
     wanted, found = (json.loads((folder / "config.json").read_text()) for folder in (home / "run", tmp_path / "ours"))
     wanted, found = wanted["model"]["lm"], found["model"]["lm"]
     assert {**found, **wanted, "dtype": dtype} == found
+
+
+def test_verify_prints_the_differences(home, capsys):
+    assert cli.main(["verify", str(home / "theirs")]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[2] for line in lines] == ["logits", "vqgan latents", "vqgan codes", "features", "pooled"]
+    assert all(float(line[-1]) < 3e-5 for line in lines)
+
+
+def test_verify_fails_where_ours_and_theirs_part(home, tmp_path, capsys):
+    shutil.copytree(home / "theirs", tmp_path / "other")
+    path = tmp_path / "other" / "siglip" / "config.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "hidden_act": "relu"}))
+    assert cli.main(["verify", str(tmp_path / "other")]) == 2
+    error = capsys.readouterr().err
+    assert "siglip" in error and "more than --tolerance 0.0001" in error
+    assert cli.main(["verify", str(home / "run")]) == 2
+    assert "no unitok.json in it" in capsys.readouterr().err
+
+
+def test_verify_knows_diffusers_classes(tmp_path):
+    """SANA and its autoencoder, straight from diffusers to our modules."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    sizes = dict(num_attention_heads=3, attention_head_dim=8, num_layers=2, num_cross_attention_heads=2)
+    widths = dict(cross_attention_head_dim=12, cross_attention_dim=24, caption_channels=10, sample_size=8)
+    diffusers.SanaTransformer2DModel(in_channels=4, out_channels=4, **sizes, **widths).save_pretrained(tmp_path)
+    config = SanaConfig(4, 4, 3, 8, 2, 12, layers=2, caption=10)
+    inputs = np.zeros((1, 4, 4, 4), np.float32), np.zeros((1, 3, 10), np.float32), np.zeros(1, np.float32)
+    shapes = jax.eval_shape(lambda: Sana(config).init(jax.random.key(0), *inputs)["params"])
+    params = import_tree(sana_table(config), open_source(tmp_path), shapes)
+
+    def apply(part, *arguments):
+        assert part == "sana"
+        return Sana(config).apply({"params": params}, *arguments)
+
+    ((what, difference),) = probes.compare("SanaTransformer2DModel", tmp_path, apply, 0)
+    assert what == "prediction" and difference < 1e-4

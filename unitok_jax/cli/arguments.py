@@ -214,6 +214,12 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
 
 
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("export", metavar="EXPORT", help="a folder that `unitok export` made")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest share allowed (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default: %(default)s)")
+
+
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", metavar="PATH", help="a workdir, a recipe FILE.py[:ARG], or a checkpoint file or folder"
@@ -321,6 +327,13 @@ COMMANDS = {
             "unitok export --workdir runs/stage2 --format upstream --out exported --dtype bfloat16\n"
             "unitok export --checkpoint runs/stage2/checkpoints/1000 --format transformers --out chameleon",
             _export,
+        ),
+        Command(
+            "verify",
+            "convert",
+            "reads an export with torch and ours and compares them on random inputs (needs the extra parity)",
+            "unitok verify exported",
+            _verify,
         ),
         Command(
             "inspect",

@@ -1,4 +1,4 @@
-"""`unitok import | export`: published checkpoints to folders of ours, and back."""
+"""`unitok import | export | verify`: published checkpoints to folders of ours, and back."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from unitok_jax.config import load_config, to_json
 from unitok_jax.conversion.exporting import export_checkpoint
 from unitok_jax.conversion.importing import import_checkpoints
+from unitok_jax.conversion.verifying import verify_export
 from unitok_jax.errors import UserError
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -52,6 +53,26 @@ def export(args: argparse.Namespace) -> None:
     if done.left:
         print(f"not written\t{', '.join(done.left)}")
     print(f"exported\t{args.out}")
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Prints, of each artefact, the largest differences between ours and torch's.
+
+    Raises:
+        UserError: if one is larger than the tolerance, or there was nothing to compare.
+    """
+    worst, most = "", -1.0
+    for each in verify_export(Path(args.export), args.seed):
+        if not each.kind:
+            print(f"{each.artefact}\tnot compared: torch has no class for it", flush=True)
+            continue
+        print(f"{each.artefact}\t{each.kind}\t{each.what}\t{each.difference:.2e}", flush=True)
+        if not each.difference <= most:  # NaN counts as the worst
+            worst, most = f"{each.artefact}, {each.what}", each.difference
+    if not worst:
+        raise UserError(f"{args.export}: holds nothing that torch has a class for; try export --format transformers")
+    if not most <= args.tolerance:
+        raise UserError(f"{args.export}: {worst} differs by {most:.2e}, more than --tolerance {args.tolerance:g}")
 
 
 def _size(text: str) -> int:

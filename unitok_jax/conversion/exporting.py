@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_dtypes import bfloat16
 
-from unitok_jax.conversion.card import model_card
+from unitok_jax.conversion.card import last_metrics, model_card, source_line
 from unitok_jax.conversion.kept import kept_files
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
@@ -23,6 +23,7 @@ from unitok_jax.training.workdir import (
     read_workdir,
     step_number,
     stored_leaves,
+    workdir_hash,
     workdir_of,
 )
 from unitok_jax.weights.meter import Meter, Metered
@@ -34,6 +35,7 @@ from unitok_jax.weights.torch_writer import save_torch
 from unitok_jax.weights.transfer import export_tree, nested, size_of
 from unitok_jax.weights.whole import whole_folder
 
+TOLD = "unitok.json"  # what `unitok verify` needs to build our side of an export
 TYPES = {"float32": np.float32, "bfloat16": bfloat16, "float16": np.float16}
 
 
@@ -102,8 +104,9 @@ def export_checkpoint(
             _documents(layout, folder / layout.folder, kept, f"{config.system}_")
         meter.close()
         done = _told(layouts, sources, system.artefacts, leaves)
-        origins = origins_of(workdir, config)
-        (folder / "README.md").write_text(_card(config, done, form, step_number(step), origins))
+        told = workdir, step_number(step)
+        (folder / TOLD).write_text(json.dumps(_run_of(config, done, *told), indent=2) + "\n")
+        (folder / "README.md").write_text(_card(config, done, form, *told))
     return done
 
 
@@ -159,7 +162,24 @@ def _shortened(left: Sequence[str], parts: Sequence[str], whole: set[str]) -> tu
     return (*untouched, *(path for path in left if path.split("/")[0] not in untouched))
 
 
-def _card(config: TrainConfig, done: Exported, form: str, step: int | None, origins: Mapping[str, str]) -> str:
+def _run_of(config: TrainConfig, done: Exported, workdir: Path, step: int | None) -> dict[str, Any]:
+    rows = [
+        {"artefact": each.layout.artefact, "folder": each.layout.folder, "parts": list(each.parts)}
+        for each in done.written
+    ]
+    model = _names_alone(json.loads(json.dumps(config.model, default=dict)))
+    told = {"system": config.system, "stage": config.stage, "stage_options": dict(config.stage_options), "model": model}
+    return {**told, "step": step, "config hash": workdir_hash(workdir), "artefacts": rows}
+
+
+def _names_alone(settings: Any) -> Any:
+    """Settings without the folders of files, which say nothing to others."""
+    if isinstance(settings, dict):
+        return {key: _names_alone(value) for key, value in settings.items()}
+    return Path(settings).name if isinstance(settings, str) and Path(settings).is_file() else settings
+
+
+def _card(config: TrainConfig, done: Exported, form: str, workdir: Path, step: int | None) -> str:
     rows: list[dict[str, Any]] = [
         {
             "folder": each.layout.folder or ".",
@@ -171,5 +191,16 @@ def _card(config: TrainConfig, done: Exported, form: str, step: int | None, orig
         }
         for each in done.written
     ]
-    published = {part: origin for part, origin in origins.items() if not Path(origin).exists()}
-    return model_card(config.system, config.stage, form, step, rows, done.left, published)
+    origins = origins_of(workdir, config)
+    return model_card(
+        config.system,
+        config.stage,
+        form,
+        step,
+        rows,
+        done.left,
+        {part: origin for part, origin in origins.items() if not Path(origin).exists()},
+        config_hash=workdir_hash(workdir),
+        data=[] if step is None else list(map(source_line, config.data.get("train", ()))),
+        metrics=last_metrics(workdir, step),
+    )

@@ -1,0 +1,138 @@
+"""Random inputs through a part of ours and through the torch class that loads it: what `unitok verify` compares.
+
+Torch and diffusers are no dependency of the package and are imported by name, when asked for.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from unitok_jax.errors import UserError
+
+Apply = Callable[..., Any]  # (part, *arguments, method=...) -> what our module gives with the export's parameters
+Pair = tuple[str, np.ndarray, np.ndarray]  # what is compared, ours, theirs
+MASKED = -1e30  # transformers' Chameleon puts the least float in the place of the logits of image codes
+
+
+def library(name: str) -> Any:
+    """A module of the extra ``parity``.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"unitok verify needs {name}: pip install 'unitok-jax[parity]'") from None
+
+
+def load(kind: str, folder: Path) -> Any:
+    """The torch model of an exported folder, in float32.
+
+    Raises:
+        UserError: if the class leaves a tensor of the file over, or waits for one that is not there.
+    """
+    torch = library("torch")
+    if kind in DIFFUSERS:
+        model, told = getattr(library("diffusers"), kind).from_pretrained(
+            folder, output_loading_info=True, torch_dtype=torch.float32
+        )
+    else:
+        model, told = getattr(library("transformers"), kind).from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32
+        )
+    wrong = [f"{what}: {sorted(map(str, keys))[0]}" for what, keys in told.items() if keys]
+    if wrong:
+        raise UserError(f"{folder}: {kind} does not load it whole ({'; '.join(wrong)})")
+    return model.eval()
+
+
+def decoder(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
+    """Logits of random ids."""
+    ids = rng.integers(0, model.config.get_text_config().vocab_size, (2, 16))
+    theirs = model(_tensor(ids)).logits.numpy()
+    ours = apply("lm", ids, method="predict")[..., : theirs.shape[-1]]
+    seen = theirs > MASKED
+    yield "logits", np.where(seen, ours, 0), np.where(seen, theirs, 0)
+
+
+def chameleon(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
+    """Logits of random ids; latents and codes of random pictures."""
+    yield from decoder(apply, model, rng)
+    vae = model.model.vqmodel
+    images = _pictures(rng, model.config.vq_config.resolution)
+    latents, _ = apply("vqgan", images, method="encode")
+    theirs = vae.quant_conv(vae.encoder(_nchw(images)))
+    yield "vqgan latents", latents, _nhwc(theirs)
+    codes = apply("vqgan", latents, method="quantize").codes
+    yield "vqgan codes", codes, vae.quantize(theirs)[2].reshape(codes.shape).numpy()
+
+
+def siglip(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
+    """Features of random pictures, and the pooled one where the tower has a head."""
+    tower = getattr(model, "vision_model", model)
+    images = _pictures(rng, tower.config.image_size)
+    hidden, aux = apply("vit", images)
+    theirs = tower(_nchw(images))
+    yield "features", hidden, theirs.last_hidden_state.numpy()
+    if theirs.pooler_output is not None:
+        yield "pooled", aux["pooled"], theirs.pooler_output.numpy()
+
+
+def sana(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
+    """What is predicted of random latents at random times under a random condition."""
+    latents = rng.normal(size=(2, 8, 8, model.config.in_channels)).astype(np.float32)
+    condition = rng.normal(size=(2, 5, model.config.caption_channels)).astype(np.float32)
+    times = rng.uniform(0, 1000, 2).astype(np.float32)
+    ours, _ = apply("sana", latents, condition, times)
+    yield "prediction", ours, _nhwc(model(_nchw(latents), _tensor(condition), _tensor(times)).sample)
+
+
+def autoencoder(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
+    """Latents of random pictures, and pictures of these."""
+    images = _pictures(rng, 2 ** len(model.config.encoder_block_out_channels) * 2)
+    latents = apply("vae", images, method="encode")
+    theirs = model.encode(_nchw(images)).latent
+    yield "latents", latents, _nhwc(theirs)
+    yield "pictures", apply("vae", latents, method="decode"), _nhwc(model.decode(theirs).sample)
+
+
+DIFFUSERS = ("SanaTransformer2DModel", "AutoencoderDC")
+PROBES: dict[str, Callable[[Apply, Any, np.random.Generator], Iterator[Pair]]] = {
+    "ChameleonForConditionalGeneration": chameleon,
+    "Qwen2ForCausalLM": decoder,
+    "Qwen3ForCausalLM": decoder,
+    "SiglipVisionModel": siglip,
+    "SiglipModel": siglip,
+    "SanaTransformer2DModel": sana,
+    "AutoencoderDC": autoencoder,
+}
+"""By the class that an artefact's ``config.json`` names."""
+
+
+def compare(kind: str, folder: Path, apply: Apply, seed: int) -> Iterator[tuple[str, float]]:
+    """What is compared, and the largest difference as a share of the largest value of the torch model."""
+    model = load(kind, folder)
+    with library("torch").no_grad(), jax.default_matmul_precision("highest"):
+        for name, ours, theirs in PROBES[kind](apply, model, np.random.default_rng(seed)):
+            yield name, float(np.abs(np.asarray(ours, np.float64) - theirs).max() / np.abs(theirs).max())
+
+
+def _pictures(rng: np.random.Generator, side: int) -> np.ndarray:
+    return rng.uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+
+
+def _tensor(array: np.ndarray) -> Any:
+    return library("torch").tensor(array)
+
+
+def _nchw(array: np.ndarray) -> Any:
+    return _tensor(np.moveaxis(array, -1, 1))
+
+
+def _nhwc(tensor: Any) -> np.ndarray:
+    return np.moveaxis(tensor.numpy(), 1, -1)
