@@ -1,16 +1,19 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import CONFIG, Oracle
 
+from unitok_jax import cli
 from unitok_jax.data import digits, scenes
 from unitok_jax.data.scene_draws import draw, edit
 from unitok_jax.data.scenes import Item, Request, placed
 from unitok_jax.evaluation import digit_scenes, files
 from unitok_jax.evaluation.scene_judge import see, shows, verdict
 from unitok_jax.evaluation.suites import REPORTS, suite
+from unitok_jax.training.workdir import workdir_hash
 
 SETTINGS = {**CONFIG, "evaluation": {"prompts": 3, "pictures": 12, "edits": 8}}
 
@@ -143,3 +146,21 @@ def test_one_that_mixes_up_left_and_right_fails_where_that_matters(tmp_path):
     assert beside and "right" not in beside
     zeros = [figures[name] for name in ("caption_exact", "answer_exact", "edit_correct")]
     assert zeros == [0, 0, 0] and figures["generation_attribute_binding"] >= 0.66
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_and_is_scored(tmp_path, monkeypatch, capsys):
+    recipe = Path(__file__).parents[2] / "configs" / "demo" / "scenes.py"
+    monkeypatch.chdir(tmp_path)
+    for stage in ("tokenizer", "lm"):
+        small = ["--config.steps=2", "--config.data.batch_size=2"]
+        small += ["--config.eval_every=0", "--config.evaluation.prompts=1"] if stage == "lm" else []
+        small += ["--config.evaluation.pictures=4", "--config.evaluation.edits=4"] if stage == "lm" else []
+        assert cli.main(["train", "--config", f"{recipe}:{stage}", "--workdir", f"runs/scenes/{stage}", *small]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--workdir", "runs/scenes/lm", "--suite", "digit_scenes"]) == 0
+    told = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert float(told["judge_accuracy"]) >= 0.75 and float(told["caption_exact"]) == 0
+    assert "edit_correct" in told and told["report"].endswith("digit_scenes/report.html")
+    settings = files.read_json(Path("runs/scenes/lm/digit_scenes/settings.json"))
+    assert settings["config hash"] == workdir_hash("runs/scenes/lm") and settings["guidance"] == 2.0
