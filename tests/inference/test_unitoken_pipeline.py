@@ -1,5 +1,7 @@
 """The pipeline over a real, tiny UniToken with random weights."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -34,6 +36,16 @@ def test_prompts_draw_together_what_they_draw_alone(pipeline):
     assert drawn.shape == (3, 16, 16, 3)
     np.testing.assert_array_equal(drawn[2:], pipeline.generate(prompts[2:], seeds=[3]))
     assert (drawn[0] != drawn[1]).any()
+
+
+def test_a_drawing_forms_code_by_code(pipeline):
+    forming = list(pipeline.drawing("a red seven", seed=3, chunk=5))
+    assert len(forming) > 3 and all(picture.shape == (16, 16, 3) for picture in forming)
+    np.testing.assert_array_equal(forming[-1], pipeline.generate(["a red seven"], seeds=[3])[0])
+    changed = [not np.array_equal(a, b) for a, b in itertools.pairwise(forming)]
+    assert sum(changed) > 2
+    edited = list(pipeline.drawing("make it red", image=IMAGES[0], seed=3, chunk=50))
+    np.testing.assert_array_equal(edited[-1], pipeline.edit(IMAGES[:1], ["make it red"], seeds=[3])[0])
 
 
 def test_a_drawing_has_the_systems_grid_and_codes(pipeline):

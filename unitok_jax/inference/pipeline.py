@@ -122,9 +122,7 @@ class Pipeline:
                 that does not judge its own drawings.
         """
         reflection.check(self.system, best_of)
-        template = self.settings.prompt("generate")
-        turns = [(Turn("user", template.replace("{caption}", prompt)),) for prompt in prompts]
-        examples = [Example(f"prompt {i}", turn, task=Task.GENERATION) for i, turn in enumerate(turns)]
+        examples = [self._prompted(i, prompt) for i, prompt in enumerate(prompts)]
         decoding = _override(self.settings.draw, guidance, temperature, top_k, grid, noise_steps)
         own = _seeds(seeds, len(prompts))
         tried = [seed + len(prompts) * number for seed in own for number in range(best_of)]
@@ -160,14 +158,44 @@ class Pipeline:
             UserError: unless there are as many instructions as images, or if an image was not finished.
         """
         _one_each(images, instructions, "instructions")
-        template = self.settings.prompt("edit")
-        asked = [template.replace("{instruction}", instruction) for instruction in instructions]
-        examples = [
-            Example(f"image {i}", (Turn("user", text if IMAGE in text else IMAGE + text),), (image,), Task.GENERATION)
-            for i, (image, text) in enumerate(zip(images, asked, strict=True))
-        ]
+        examples = [self._edited(i, *pair) for i, pair in enumerate(zip(images, instructions, strict=True))]
         decoding = _override(self.settings.draw, guidance, temperature, top_k, grid, noise_steps)
         return self.decode(np.stack(self._drawn(examples, decoding, seeds)))
+
+    def drawing(
+        self,
+        prompt: str,
+        *,
+        image: np.ndarray | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        grid: tuple[int, int] | None = None,
+        chunk: int = 16,
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """One image as it forms, `chunk` steps at a time; the last one is what `generate` or `edit` gives.
+
+        A system without ``forming`` (see `systems.base`) yields that alone.
+
+        Args:
+            prompt: what to draw, or with `image`, uint8 [H, W, 3], how to change it.
+            seed, guidance, temperature, top_k, grid: see `generate`.
+            chunk: decode steps between two pictures.
+
+        Raises:
+            UserError: if the image was not finished within the settings' `max_steps`.
+        """
+        decoding = _override(self.settings.draw, guidance, temperature, top_k, grid, None)
+        example = self._prompted(0, prompt) if image is None else self._edited(0, image, prompt)
+        forming, finished = getattr(self.system, "forming", lambda ids: None), []
+        for ids in self.stream(example, decoding, seed, chunk):
+            finished = self.system.read(ids)[1]
+            codes = finished[0] if finished else forming(ids)
+            if codes is not None:
+                yield self.decode(codes[None])[0]
+        if not finished:
+            raise _unfinished(example, decoding)
 
     def answer(
         self, examples: Sequence[Example], decoding: Decoding | None = None, seeds: Sequence[int] | int = 0
@@ -276,12 +304,19 @@ class Pipeline:
     def _drawn(self, examples: Sequence[Example], decoding: Decoding, seeds: Sequence[int] | int) -> list[np.ndarray]:
         """The codes of each example's image."""
         answers = self.answer(examples, decoding, seeds)
-        unfinished = [example.id for example, answer in zip(examples, answers, strict=True) if not answer.images]
+        unfinished = [example for example, answer in zip(examples, answers, strict=True) if not answer.images]
         if unfinished:
-            raise UserError(
-                f"{unfinished[0]}: no whole image within max_steps={decoding.max_steps} of the decode; raise it"
-            )
+            raise _unfinished(unfinished[0], decoding)
         return [answer.images[0] for answer in answers]
+
+    def _prompted(self, index: int, prompt: str) -> Example:
+        text = self.settings.prompt("generate").replace("{caption}", prompt)
+        return Example(f"prompt {index}", (Turn("user", text),), task=Task.GENERATION)
+
+    def _edited(self, index: int, image: np.ndarray, instruction: str) -> Example:
+        text = self.settings.prompt("edit").replace("{instruction}", instruction)
+        turn = Turn("user", text if IMAGE in text else IMAGE + text)
+        return Example(f"image {index}", (turn,), (image,), Task.GENERATION)
 
     def _about(self, images: Images, questions: Sequence[str], feature_images: Images | None) -> list[str]:
         examples = list(map(_question, range(len(images)), images, questions))
@@ -383,6 +418,10 @@ def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)
     return list(found.values())
+
+
+def _unfinished(example: Example, decoding: Decoding) -> UserError:
+    return UserError(f"{example.id}: no whole image within max_steps={decoding.max_steps} of the decode; raise it")
 
 
 def _equally_many(pictures: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

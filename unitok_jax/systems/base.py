@@ -194,6 +194,9 @@ class System(Protocol):
         """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them.
 
         The text has `IMAGE` where an image stands among the words; a system whose images follow them may leave it out.
+
+        A system may have ``forming(ids) -> codes | None`` besides: those of an image under way, filled up, so that it
+        can be shown while it is drawn.
         """
 
 

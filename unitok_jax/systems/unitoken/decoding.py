@@ -210,6 +210,20 @@ def _finish(image: list[int], tokens: TokenIds, text: list[int], images: list[np
         images.append(codes)
 
 
+def forming(ids: Sequence[int] | np.ndarray, tokens: TokenIds) -> np.ndarray | None:
+    """Codes int32 [rows, columns] of an image under way, which the prompt or the last BOI began.
+
+    What is still to come shows the last code. None without such an image, or before its first code.
+    """
+    ids = [int(i) for i in ids]
+    image = ids[len(ids) - ids[::-1].index(tokens.boi) :] if tokens.boi in ids else ids
+    codes = [i for i in image[2:] if 0 <= i - tokens.code_offset < tokens.codes]
+    if tokens.eoi in image or not codes:
+        return None
+    rows, columns = (2 * (i - tokens.grid) for i in image[:2])
+    return image_codes(image + codes[-1:] * max(0, 2 + rows * (columns + 1) - len(image)), tokens)
+
+
 def image_codes(ids: Sequence[int], tokens: TokenIds) -> np.ndarray | None:
     """Codes int32 [rows, columns] of the ids between BOI and EOI; None if they are not a whole grid of codes."""
     if len(ids) < 2:

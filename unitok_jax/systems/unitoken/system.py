@@ -174,6 +174,10 @@ class UniToken(DecoderReading):
         words = (IMAGE * len(list(run)) if drawn else self.vocabulary.decode(list(run)) for drawn, run in runs)
         return "".join(words).strip(), images
 
+    def forming(self, ids: np.ndarray) -> np.ndarray | None:
+        """Host side: the codes of an image under way; see `decoding.forming`."""
+        return decoding.forming(ids, self.vocabulary.ids)
+
     # Language model
 
     def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
