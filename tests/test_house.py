@@ -24,7 +24,8 @@ FLOORS = (
     ("training",),
     ("planning",),
     ("conversion",),
-    ("cli", "web"),
+    ("web",),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 LONGEST = 490

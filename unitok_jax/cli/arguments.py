@@ -145,6 +145,15 @@ def _chat(parser: argparse.ArgumentParser) -> None:
     _out(parser, "chat")
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (default: %(default)s, which only this machine reaches)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument("--queue", type=int, default=16, help="visitors that may wait (default: %(default)s)")
+
+
 def _reconstruct(parser: argparse.ArgumentParser) -> None:
     _caption(parser)
     _out(parser, "reconstructed")
@@ -288,6 +297,13 @@ COMMANDS = {
             "unitok chat --workdir runs/unitoken/base_stage2 cat.png\n"
             "unitok chat --workdir runs/unitoken/base_stage2 --guidance 3 --out drawn",
             _chat,
+        ),
+        Command(
+            "serve",
+            "serve",
+            "opens a page in the browser: draw, edit, chat, look at codes (needs the extra web)",
+            "unitok serve --workdir runs/demo/stage2\nunitok serve --workdir imported --port 8000",
+            _serve,
         ),
         Command(
             "reconstruct",

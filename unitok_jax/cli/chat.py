@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unitok_jax.cli.models import using
 from unitok_jax.cli.use import read_pictures, save_pictures
-from unitok_jax.conversion.loading import load_run
+from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.errors import UserError
 from unitok_jax.inference.chat import Chat
 

@@ -5,10 +5,9 @@ import sys
 
 import jax
 
-from unitok_jax.cli.models import using
 from unitok_jax.cli.prepare import print_counts, source_options
 from unitok_jax.config import load_config
-from unitok_jax.conversion.loading import load_run
+from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.tokenize import tokenize_source

@@ -10,9 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from unitok_jax.cli.models import using
 from unitok_jax.cli.prepare import source_options
-from unitok_jax.conversion.loading import load_run
+from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.errors import writing
 from unitok_jax.evaluation import files
 from unitok_jax.evaluation.suites import REPORTS, suite

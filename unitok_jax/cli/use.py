@@ -8,8 +8,7 @@ import numpy as np
 from etils import epath
 
 from unitok_jax.cli.detokenizer import redirected
-from unitok_jax.cli.models import using
-from unitok_jax.conversion.loading import load_run
+from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
 from unitok_jax.errors import UserError, writing

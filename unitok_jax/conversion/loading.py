@@ -1,9 +1,10 @@
 """A model to use out of whatever holds one: a run, an import, or published checkpoints."""
 
+import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ def read_mesh(text: str | None) -> MeshSettings:
             raise UserError(f"--mesh {text}: expected {axis}=NUMBER, or {axis}=-1 for what is left, got {item!r}")
         sizes[axis] = int(size)
     return MeshSettings(**sizes)
+
+
+@contextlib.contextmanager
+def using(pipeline: Pipeline, config: TrainConfig) -> Iterator[None]:
+    """Around work with a run's model: says so if it needs a part of the system that the run does not have."""
+    try:
+        yield
+    except KeyError as error:
+        part = error.args[0]
+        if not isinstance(part, str) or part in pipeline.params:
+            raise
+        parts = ", ".join(pipeline.params)
+        raise UserError(
+            f"a run of stage {config.stage!r} has only {parts}; this command also needs {part!r}"
+        ) from error
 
 
 def abstract_params(config: TrainConfig) -> Any:

@@ -1,0 +1,1 @@
+"""The page of `unitok serve`: a model in the browser."""
