@@ -22,8 +22,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load") / "run"
     folder.mkdir()
-    make_run(folder, MODEL, stage="vqgan")
+    make_run(folder, MODEL)
     return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(run):
+    """The checkpoints that it is exported to."""
+    folder = run.parent / "theirs"
+    export_checkpoint(str(run), folder, form="upstream")
+    return str(folder), str(folder / "tokenizer" / "vqgan.ckpt")
 
 
 def test_the_package_itself_is_light():
@@ -31,36 +39,34 @@ def test_the_package_itself_is_light():
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
-def test_what_a_run_encodes_its_export_encodes(run, tmp_path, monkeypatch):
+def test_what_a_run_encodes_its_export_encodes(run, theirs, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     model = unitok_jax.load(str(run))
     codes = model.encode(IMAGES, codes_alone=True).codes
-    export_checkpoint(str(run), tmp_path / "theirs", form="upstream")
-    again = unitok_jax.load(str(tmp_path / "theirs"), system="unitoken")
+    again = unitok_jax.load(*theirs, system="unitoken")
     np.testing.assert_array_equal(again.encode(IMAGES, codes_alone=True).codes, codes)
     np.testing.assert_array_equal(again.decode(codes.reshape(2, 32, 32)), model.reconstruct(IMAGES))
     kept = list((tmp_path / "home" / "unitok_jax").iterdir())
     before = kept[0].stat().st_mtime_ns
-    unitok_jax.load(str(tmp_path / "theirs"), system="unitoken")
+    unitok_jax.load(*theirs, system="unitoken")
     assert [path.stat().st_mtime_ns for path in (tmp_path / "home" / "unitok_jax").iterdir()] == [before]
 
 
-def test_a_branch_is_read_at_the_commit_that_it_points_at(run, tmp_path, monkeypatch):
+def test_a_branch_is_read_at_the_commit_that_it_points_at(theirs, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    export_checkpoint(str(run), tmp_path / "theirs", form="upstream")
     asked = []
 
     def info(self, repo, revision):
-        return types.SimpleNamespace(sha=COMMIT, siblings=[types.SimpleNamespace(rfilename="vqgan.ckpt")])
+        return types.SimpleNamespace(sha=COMMIT, siblings=[types.SimpleNamespace(rfilename="model.safetensors")])
 
     def download(repo, revision, **how):
         asked.append((repo, revision))
-        return str(tmp_path / "theirs")
+        return theirs[0]
 
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    unitok_jax.load("someone/tokenizer", system="unitoken", revision="v2")
-    assert asked == [("someone/tokenizer", COMMIT)] * 2
+    unitok_jax.load("someone/model", system="unitoken", revision="v2")
+    assert asked == [("someone/model", COMMIT)] * 2
 
 
 def test_what_cannot_be_loaded_is_told(run, tmp_path):
