@@ -29,7 +29,7 @@ def load(
         variant: see ``unitok import --help``.
 
     Returns:
-        The model of the last complete step, on the first device.
+        The model of the last complete step, on this process's devices.
 
     Raises:
         unitok_jax.errors.UserError: if there is no model there, or it is another system's.

@@ -127,7 +127,7 @@ def terminal_progress() -> Progress | None:
 
 def _is_run(place: str) -> bool:
     path = epath.Path(place)
-    return (path / "config.json").exists() and ((path / "checkpoints").exists() or (path / "params").exists())
+    return (path / "checkpoints").exists() or (path / "params").exists()
 
 
 def _imported(found: Sequence[Located], system: str, variant: str) -> Path:

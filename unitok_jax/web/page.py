@@ -17,6 +17,7 @@ from unitok_jax.inference.chat import Chat
 from unitok_jax.web.actions import Actions, Limits
 
 FONTS = ["system-ui", "sans-serif"]  # of the machine: the page fetches nothing from elsewhere
+BUTTONS = ["download", "fullscreen"]  # not the one that shares a picture on a public site
 SHOWN = 256  # pixels a side that small pictures are enlarged to
 
 
@@ -83,7 +84,7 @@ def _draw(gradio: Any, actions: Actions) -> None:
     prompt = gradio.Textbox(label="Prompt", max_length=actions.limits.letters, elem_id="draw-prompt")
     how = _how(gradio, actions)
     button = gradio.Button("Draw", variant="primary", elem_id="draw-button")
-    drawn = gradio.Image(label="Drawing", format="png", interactive=False, elem_id="drawn")
+    drawn = gradio.Image(label="Drawing", format="png", buttons=BUTTONS, interactive=False, elem_id="drawn")
     work = _told(gradio, lambda *given: map(_large, actions.draw(*given)))
     button.click(work, [prompt, *how], drawn, show_progress="minimal")
 
@@ -93,7 +94,7 @@ def _edit(gradio: Any, actions: Actions) -> None:
     prompt = gradio.Textbox(label="What to change", max_length=actions.limits.letters)
     how = _how(gradio, actions)
     button = gradio.Button("Edit", variant="primary")
-    drawn = gradio.Image(label="Edited", format="png", interactive=False)
+    drawn = gradio.Image(label="Edited", format="png", buttons=BUTTONS, interactive=False)
 
     def work(upload: str | None, *given: Any) -> Iterator[np.ndarray]:
         actions.read(upload)  # an edit without a picture would be a drawing
@@ -107,7 +108,7 @@ def _chat(gradio: Any, actions: Actions) -> None:
     upload = _upload(gradio, "chat-upload")
     message = gradio.Textbox(label="Message", max_length=actions.limits.letters)
     draw = gradio.Checkbox(label="Answer with a picture")
-    drawn = gradio.Gallery(label="Pictures of the answer", format="png", interactive=False)
+    drawn = gradio.Gallery(label="Pictures of the answer", format="png", buttons=BUTTONS, interactive=False)
     button, again = gradio.Button("Send", variant="primary"), gradio.Button("Begin anew")
 
     def say(talk: Chat | None, shown: list, message: str, upload: str | None, draw: bool) -> Iterator[tuple]:
@@ -125,8 +126,9 @@ def _codes(gradio: Any, actions: Actions) -> None:
     upload = _upload(gradio, "codes-upload")
     button = gradio.Button("Compare", variant="primary", elem_id="codes-button")
     with gradio.Row():
-        original = gradio.Image(label="Original", format="png", interactive=False)
-        back = gradio.Image(label="From its codes", format="png", interactive=False, elem_id="codes-back")
+        look = {"format": "png", "buttons": BUTTONS, "interactive": False}
+        original = gradio.Image(label="Original", **look)
+        back = gradio.Image(label="From its codes", elem_id="codes-back", **look)
     codes = gradio.Textbox(label="Codes", lines=8, interactive=False, elem_id="codes-text")
 
     def work(upload: str | None) -> Iterator[tuple]:
@@ -149,7 +151,7 @@ def _how(gradio: Any, actions: Actions) -> list[Any]:
 
 def _upload(gradio: Any, name: str) -> Any:
     """A picture of the visitor's, handed on as the path of the uploaded file: `Actions.read` decodes it."""
-    return gradio.Image(label="Picture", type="filepath", image_mode=None, sources=["upload"], elem_id=name)
+    return gradio.Image(label="Picture", type="filepath", image_mode=None, sources=["upload"], height=240, elem_id=name)
 
 
 def _told(gradio: Any, work: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
