@@ -91,11 +91,11 @@ class Setup:
         known, name = getattr(self.system, "starts", {}), options.pop("name", None)
         if name not in known:
             raise UserError(f"config.start.{part}.name: no start {name!r}.{near(str(name), known)}")
+        start = known[name](options)
         if part not in self.config.init_from:
             raise UserError(
                 f"config.start.{part}: config.init_from.{part} must say where the weights are that it reads"
             )
-        start = known[name](options)
         own, whole = flatten_dict(self.abstract.params[part]), NamedSharding(self.mesh, PartitionSpec())
         places = {path: leaf.sharding for path, leaf in own.items()}
 
