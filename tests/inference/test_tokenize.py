@@ -1,3 +1,4 @@
+import functools
 import io
 import logging
 from collections import Counter
@@ -12,7 +13,7 @@ from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
-from unitok_jax.inference.tokenize import tokenize_source
+from unitok_jax.inference.tokenize import encode_shard, tokenize_source
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (9, 8, 8, 3), dtype=np.uint8)
 META = {"system": "tiny", "weights": "abc"}
@@ -76,6 +77,18 @@ def test_shards_hold_the_codes_of_every_picture(pipeline, source, tmp_path, capl
     assert read[1]["caption"] == "no 1" and read[3]["label"] == 3 and read[0]["codes"][0].dtype == np.uint8
     np.testing.assert_array_equal(read[0]["image"], IMAGES[0])
     assert isinstance(read[4]["image"], bytes) and "folder" not in read[4]
+
+
+def test_one_shard_is_one_function(pipeline, source, tmp_path):
+    """What Beam is given: made out of their order, the shards are those of the whole command."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    counts = tokenize_source(pipeline, source, str(whole), META, shards=2)
+    out.mkdir()
+    encode = functools.partial(encode_shard, pipeline, source, str(out), 2, True)
+    assert encode(1) + encode(0) == counts
+    for shard in range(2):
+        name = records.shard_name(shard, 2)
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_pictures_can_be_left_out(pipeline, source, tmp_path):

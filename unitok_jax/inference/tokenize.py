@@ -81,20 +81,25 @@ def encode_shard(
     shards: int,
     keep_pictures: bool,
     shard: int,
-    skipped: Counter[str],
-    tell: Callable[[int], None],
-) -> None:
+    skipped: Counter[str] | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Counter[str]:
     """Writes one shard: what processes of a pod map over theirs, and Beam (`data.beam_jobs.EachShard`) over all.
 
     Args:
         pipeline, source, folder, shards, keep_pictures: see `tokenize_source`.
         shard: the number of this one.
-        skipped: counts what is left out, by reason.
+        skipped: counts what is left out, by reason, while it runs.
         tell: told how many of its records are read.
+
+    Returns:
+        How many records were written, and skipped by reason.
     """
+    skipped = Counter() if skipped is None else skipped
     span = records.shard_span(len(source), shards, shard)
     encoded = encode_records(pipeline, source, span, keep_pictures, skipped, tell)
-    records.write_shard(folder, shard, shards, encoded, skipped)
+    written = records.write_shard(folder, shard, shards, encoded, skipped)
+    return Counter({"written": written}) + skipped
 
 
 def encode_records(
