@@ -52,7 +52,7 @@ def test_the_tokenizer_rebuilds_them():
         perceptual=0.0, entropy=0.02, prior=dict(network=prior, weight=0.1),
         distill=dict(teacher=TOWER, pool=dict(width=16, heads=2), weight=0.1),
     )  # fmt: skip
-    examples = [Example(str(i), images=(picture,)) for i, picture in enumerate(pictures())]
+    examples = [Example(str(i), (), (picture,)) for i, picture in enumerate(pictures())]
     seen = learn("tokenizer", "vae vit pools prior", {}, options, examples, steps=100)
     assert fell(seen, "loss/l1") < 0.35
     assert fell(seen, "loss/distill_post") < 0.5 and fell(seen, "loss/prior") < 0.9
@@ -64,7 +64,7 @@ def test_the_generator_learns_their_bits():
         order="patch", head={**BLOCKS, "repeat": 4},
     )  # fmt: skip
     options = dict(perturb=0.0, class_dropout=0.0, random_crops=0.0, flip=False)
-    examples = [Example(str(i), images=(picture,), label=i) for i, picture in enumerate(pictures())]
+    examples = [Example(str(i), (), (picture,), label=i) for i, picture in enumerate(pictures())]
     seen = learn("c2i", "vae generator", {"generator": generator}, options, examples, steps=120)
     assert fell(seen, "loss/velocity") < 0.4
 

@@ -48,7 +48,7 @@ def test_crops_follow_the_epoch_and_give_way_to_central_ones(run):
     middle = center_crop(picture, 8)
 
     def view(epoch, number, rng):
-        example = Example("one", images=(picture,), label=0, drawn=(epoch, number))
+        example = Example("one", (), (picture,), label=0, drawn=(epoch, number))
         return stage.layout(example, np.random.default_rng(rng)).views["image"][0]
 
     def central(epoch):

@@ -105,7 +105,7 @@ def _join(out: epath.Path, classes: int, per_class: int) -> None:
     draft = out / "samples.npz.tmp"
     with draft.open("wb") as file:
         np.savez(file, arr_0=np.stack(pictures))
-    draft.rename(out / "samples.npz")
+    draft.replace(out / "samples.npz")
     print(out / "samples.npz")
 
 
