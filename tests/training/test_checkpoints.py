@@ -14,7 +14,7 @@ from orbax.checkpoint._src.path import gcs_utils
 
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
-from unitok_jax.training import setup as setup_module
+from unitok_jax.training import setup as run_setup
 from unitok_jax.training.checkpoints import Checkpoints, find_step, load_parts
 from unitok_jax.training.config import read_config
 from unitok_jax.training.loop import train
@@ -186,8 +186,8 @@ def test_the_commit_that_a_hub_id_stood_for_is_recorded(tmp_path, monkeypatch):
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
 
     monkeypatch.setattr(toy.ToySystem, "artefacts", {}, raising=False)
-    monkeypatch.setattr(setup_module, "_located", located)
-    monkeypatch.setattr(setup_module, "load_published", load)
+    monkeypatch.setattr(run_setup, "_located", located)
+    monkeypatch.setattr(run_setup, "load_published", load)
     recipe = toy.config(fresh=["fixed"], init_from={"net": "owner/name"}, steps=1)
     for _ in range(2):  # the second time it goes on
         train(recipe, tmp_path / "run")
