@@ -21,7 +21,7 @@ from unitok_jax.systems.base import VisualTokens
 from unitok_jax.weights.torch_writer import save_torch
 from unitok_jax.weights.transfer import export_tree
 
-CONFIG = {"system": "toy", "stage": "toy", "workdir": "run", "config": {"steps": 1}}
+CONFIG = {"system": "toy", "seed": 0, "config hash": "0123456789ab", "step": "run/checkpoints/1"}
 
 
 class Coder:
@@ -72,12 +72,12 @@ def test_reconstructions_are_measured_and_told(folder, tmp_path):
     assert figures["sem_kl_to_uniform"] == pytest.approx(0, abs=1e-9) and figures["pix_entropy_bits_a_picture"] == 0
     made_by = result["made_by"]
     assert result["figures"] == figures and made_by["source"] == folder and made_by["resolution"] == [20, 20]
-    assert {"checkpoint", "config", "seed", "limit", "jax", "workdir"} <= set(made_by)
+    assert {"checkpoint hash", "config hash", "seed", "limit", "jax", "step"} <= set(made_by)
     other = Coder()
     other.params["a"]["b"] = np.arange(3.0) + 1
     assert (
-        measure("reconstruction", other, tmp_path / "out", source=folder)[1]["made_by"]["checkpoint"]
-        != made_by["checkpoint"]
+        measure("reconstruction", other, tmp_path / "out", source=folder)[1]["made_by"]["checkpoint hash"]
+        != made_by["checkpoint hash"]
     )
 
 

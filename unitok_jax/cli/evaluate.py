@@ -1,7 +1,6 @@
 """`unitok evaluate`."""
 
 import argparse
-import dataclasses
 import logging
 import shlex
 import sys
@@ -29,8 +28,7 @@ def evaluate(args: argparse.Namespace) -> None:
     pipeline, config = load_run(args.workdir, args.mesh)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
     settings = {
-        **{"system": config.system, "stage": config.stage, "seed": config.seed, "evaluation": config.evaluation},
-        **{"options": _options(args), "workdir": args.workdir, "config": dataclasses.asdict(config)},
+        **{"system": config.system, "seed": config.seed, "evaluation": config.evaluation, "options": _options(args)},
         **{"config hash": workdir_hash(args.workdir), "step": str(find_step(args.workdir))},
     }
     with using(pipeline, config), writing(out):

@@ -5,25 +5,20 @@ import dataclasses
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
-from flax.traverse_util import flatten_dict
 
-from unitok_jax import __version__
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError
 from unitok_jax.evaluation import files
+from unitok_jax.evaluation.provenance import provenance
 
 _log = logging.getLogger(__name__)
-PACKAGES = ("jax", "flax", "numpy", "pillow")
 Arrays = dict[str, np.ndarray]
 
 
@@ -103,19 +98,9 @@ def in_parts(
 
 
 def made_by(pipeline: Any, config: Mapping[str, Any], settings: Any) -> dict[str, Any]:
-    """What a reader must know to get the same figures: checkpoint, config, pictures, versions."""
-    return {
-        "system": config["system"],
-        "stage": config.get("stage"),
-        "workdir": config.get("workdir"),
-        "checkpoint": params_digest(pipeline.params),
-        "config": digest(config.get("config", {})),
-        **json.loads(json.dumps(dataclasses.asdict(settings))),
-        "device": jax.devices()[0].device_kind,
-        "unitok_jax": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
-    }
+    """`provenance` of a suite over a source; the resolution is told by the pictures, once they were seen."""
+    options = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return provenance(pipeline, config, split=options["source"].get("split", "all"), resolution=None, **options)
 
 
 def write_result(out: epath.Path, suite: str, figures: Mapping[str, float], told: Mapping[str, Any]) -> None:
@@ -126,13 +111,3 @@ def write_result(out: epath.Path, suite: str, figures: Mapping[str, float], told
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
-
-
-def params_digest(params: Mapping[str, Any]) -> str:
-    """SHA-256 of all parameters: names, types, shapes and numbers, wherever they lie."""
-    found = hashlib.sha256()
-    for name, leaf in sorted(flatten_dict(params, sep="/").items()):
-        array = np.ascontiguousarray(jax.device_get(leaf))
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.view(np.uint8).data if array.ndim else array.tobytes())
-    return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Where figures come from: what every suite writes into ``settings.json`` beside its ``metrics.json``."""
+"""Where figures come from: what every suite writes beside its figures."""
 
 import hashlib
 import platform
@@ -12,11 +12,11 @@ from flax.traverse_util import flatten_dict
 
 from unitok_jax.inference.decode import to_host
 
-PACKAGES = ("unitok-jax", "jax", "flax", "numpy", "scikit-learn")
+PACKAGES = ("unitok-jax", "jax", "flax", "numpy", "pillow", "scikit-learn")
 
 
 def provenance(
-    pipeline: Any, config: Mapping[str, Any], *, split: str, resolution: int, seed: int, **more: Any
+    pipeline: Any, config: Mapping[str, Any], *, split: str, resolution: int | None, seed: int, **more: Any
 ) -> dict[str, Any]:
     """What a reader must know to get the same figures.
 
@@ -25,7 +25,7 @@ def provenance(
         config: of the run: ``system``, ``seed`` (of its training), ``config hash`` and ``step`` (the checkpoint's
             directory), the last two None where there is no run.
         split: which pictures.
-        resolution: side of the pictures in pixels.
+        resolution: side of the pictures in pixels; None where only they tell it.
         seed: of what the suite draws.
         more: the suite's own settings.
     """
