@@ -36,7 +36,7 @@ def tar(path, members):
 
 
 def test_kinds_are_the_files():
-    files = "arrayrecord digit_edits digits folder jsonl llava memory tfds webdataset"
+    files = "arrayrecord digit_edits digit_scenes digits folder jsonl llava memory tfds webdataset"
     assert sources.kinds() == tuple(files.split())
 
 
