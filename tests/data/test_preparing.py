@@ -77,7 +77,7 @@ def test_records_must_serve_the_task(raw, tmp_path):
     made = job(raw, tmp_path / "out", task="question")
     for shard in made.missing():
         made.open()(shard)
-    assert made.report() == Counter({"missing text": GOOD + 2, "bad JSON line": 1})
+    assert made.report() == Counter({"missing text": GOOD + 1, "image missing": 1, "bad JSON line": 1})
     with pytest.raises(UserError, match="task"):
         job(raw, tmp_path / "out", task="caption").missing()
     with pytest.raises(UserError, match=r"--task: no task 'captoin'.*caption"):

@@ -69,7 +69,9 @@ def test_stop_lets_the_run_save(tmp_path):
 
 def test_a_killed_run_is_gone(tmp_path):
     worker(tmp_path, "start", "none", "bash", "-c", "exec sleep 5")
-    os.killpg(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    leader = int((tmp_path / "pid").read_text())
+    wait_for(lambda: os.getpgid(leader) == leader)  # in a session of its own by now
+    os.killpg(leader, signal.SIGKILL)
     wait_for(lambda: state(tmp_path) != "running")
     assert state(tmp_path) == "gone"
 
