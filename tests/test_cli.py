@@ -180,6 +180,7 @@ def test_inspect(trained, capsys):
     assert "lm" in out
 
 
+@pytest.mark.slow
 def test_caption_and_ask(trained, picture, capsys):
     code, out, _ = run(capsys, "caption", "--workdir", trained / "run", picture)
     assert code == 0
@@ -192,6 +193,7 @@ def test_caption_and_ask(trained, picture, capsys):
     assert "--mesh: data=1 x fsdp=1 x tensor=3 x context=1 does not fit 1 devices; nearest: data=1" in err
 
 
+@pytest.mark.slow
 def test_generate_follows_the_seed(trained, capsys):
     def draw(folder, *options):
         command = ["generate", "--workdir", trained / "run", "A red seven!", "--out", trained / folder, *options]

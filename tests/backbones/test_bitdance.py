@@ -23,6 +23,7 @@ def params():
     return jax.jit(lambda key: bitdance.init_bitdance(CONFIG, key))(jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_what_is_drawn_was_conditioned_as_in_training(params):
     plan, labels = Plan(2, 3.0), jnp.array([0, 2])
     draw = noise_from_keys(CONFIG, sample_keys(jnp.arange(2)), plan)

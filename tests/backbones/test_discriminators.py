@@ -88,6 +88,7 @@ def test_blur_keeps_a_flat_picture(taps):
     np.testing.assert_allclose(y[:, 1:-1, 1:-1], x[:, :4, :4], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_lpips_is_zero_at_home_and_grows_with_the_difference():
     params = init_lpips(KEY, (4, 4, 4, 4, 4))
     x = jax.random.uniform(KEY, (2, 16, 16, 3), minval=-1)

@@ -35,6 +35,7 @@ def home(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_there_and_back_with_the_text_towers_tokenizer(home, tmp_path):
     file, words = home / "released" / "epoch_latest.pt", tmp_path / "siglip.json"
     words.write_text(vocabulary.TINY.read_text())

@@ -39,6 +39,7 @@ def test_the_package_itself_is_light():
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
+@pytest.mark.slow
 def test_what_a_run_encodes_its_export_encodes(run, theirs, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     model = unitok_jax.load(str(run))

@@ -57,6 +57,7 @@ def same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.slow
 def test_there_and_back_bit_by_bit(home, tmp_path):
     released = home / "released"
     unitok("import", *(released / name for name in FILES), "--system", "tar", "--out", tmp_path / "back")

@@ -66,6 +66,7 @@ def _shapes(start):
     return {key: jax.ShapeDtypeStruct(source.shape(key), np.float32) for key in tuple(source.keys())}
 
 
+@pytest.mark.slow
 def test_a_de_tokenizer_goes_on_at_twice_the_size(tmp_path):
     small = {key: MODEL[key] for key in ("ta_tok", "vq", "ar")}
     (tmp_path / "ar_small").mkdir()
@@ -81,6 +82,7 @@ def test_a_de_tokenizer_goes_on_at_twice_the_size(tmp_path):
     np.testing.assert_array_equal(params["ar"]["head"]["kernel"], before["ar"]["head"]["kernel"])
 
 
+@pytest.mark.slow
 def test_codes_begin_as_any_language_models_words(tmp_path):
     table = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     table[45:] = 100  # rows that stand for nothing, far from all: never codes
@@ -96,6 +98,7 @@ def test_codes_begin_as_any_language_models_words(tmp_path):
     jax.tree.map(same, made["vit"], params["vit"])
 
 
+@pytest.mark.slow
 def test_sana_keeps_all_but_the_layer_that_reads_the_condition():
     sana = {
         **{"channels": 4, "out_channels": 4, "heads": 2, "head_dim": 4, "cross_heads": 2, "cross_head_dim": 4},

@@ -68,6 +68,7 @@ def test_its_files_are_complete(oracle):
     assert not list(out.rglob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_same_seed_same_files(oracle, tmp_path):
     figures, out = oracle
     (tmp_path / "generated").mkdir()

@@ -71,6 +71,7 @@ def test_it_is_a_system():
     assert isinstance(system(), base.System)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), [("ar", 8), ("sana", 16)])
 @pytest.mark.parametrize("codes", [(4, 4), (2, 2), (1, 1), (21,)])
 def test_either_de_tokenizer_draws_from_codes_of_any_scale(name, side, codes):

@@ -30,6 +30,7 @@ def pipeline():
     return Pipeline(system, params, SETTINGS)
 
 
+@pytest.mark.slow
 def test_prompts_draw_together_what_they_draw_alone(pipeline):
     prompts, seeds = ["a red seven", "x", "something much longer than the others"], [3, 4, 3]
     drawn = pipeline.generate(prompts, seeds=seeds)

@@ -65,6 +65,7 @@ READ = {  # manifest: what is read off its shapes, of which part
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_the_config_is_read_off_the_shapes(name):
     upstream, (part, wanted) = manifest("tar", name), READ[name]
@@ -93,6 +94,7 @@ def _system(parts):
     return Tar(TarConfig(**dict(parts)), Vocabulary(TokenIds(), list, str))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "given", "artefact", "parts"), CASES, ids=[f"{name}-{artefact}" for name, _, artefact, _ in CASES]
 )

@@ -112,6 +112,7 @@ def abstract(config, parts):
     return jax.eval_shape(lambda: system(config).init(jax.random.key(0), parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "config", "artefact", "parts"), CASES, ids=[case[0] for case in CASES])
 def test_every_key_and_parameter_matches_both_ways(name, config, artefact, parts):
     shapes = manifest(name)

@@ -81,6 +81,7 @@ def test_codes_given_and_codes_made_in_the_step_are_read_alike():
     assert (int(counts["visual"]), int(counts["text"])) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ffn", ["shared", "per_depth"])
 def test_a_head_step_by_step_says_what_it_says_at_once(ffn):
     config = DepthHeadConfig(12, 8, layers=2, heads=2, depth=3, codes=7, code_features=4, ffn=ffn)
@@ -101,6 +102,7 @@ def test_a_head_step_by_step_says_what_it_says_at_once(ffn):
     np.testing.assert_allclose(at_once, steps, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_position_of_a_causal_projection_needs_no_later_one():
     system, params = made()
     x = jax.random.normal(jax.random.key(0), (2, 4, 8))
@@ -115,6 +117,7 @@ def test_a_position_of_a_causal_projection_needs_no_later_one():
     np.testing.assert_allclose(one, jnp.take_along_axis(whole, at[..., None], 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_to_its_end_and_then_words_go_on():
     system, params = made()
     asked = Example("e", (Turn("user", "dog"),), (), Task.GENERATION)
@@ -161,6 +164,7 @@ def test_it_captions_answers_draws_and_reconstructs():
         pipeline.generate(["a red seven"], best_of=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "renewed"), [(3, False), (4, True), (5, False), (6, True)])
 def test_the_discriminator_begins_anew_when_its_time_comes(step, renewed):
     settings = AdversarySettings(DiscriminatorSettings("resnet", width=32, layers=1), start=3)

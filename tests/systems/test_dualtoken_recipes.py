@@ -23,6 +23,7 @@ NAMES = [f"tokenizer.py:{arg}" for arg in TOKENIZER] + [f"lm.py:{arg}" for arg i
 VARIANTS = [pytest.param(name, marks=[] if name.endswith(":") else pytest.mark.exhaustive) for name in NAMES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_recipe_builds_at_full_size(variant):
     config, _ = read_config(load_config(str(CONFIGS / variant)))

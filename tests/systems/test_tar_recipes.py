@@ -31,6 +31,7 @@ SIZES = {  # recipe: the part that it trains, and its parameters in millions
 QUICK = ("ta_tok.py", "vq.py", "ar.py:256", "pretrain.py:7b,demo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", [recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.exhaustive) for recipe in SIZES]
 )

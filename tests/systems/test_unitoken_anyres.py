@@ -69,6 +69,7 @@ def test_rows_point_at_overview_and_tiles_of_each_image(system):
     packing.check(row, stage.spec, codes=False)
 
 
+@pytest.mark.slow
 def test_the_model_reads_features_where_slots_say_and_newlines_at_row_ends(system):
     params = system.init(jax.random.key(0), ("lm", "vit", "adapter", "vqgan"))
     image = picture(20, 40)

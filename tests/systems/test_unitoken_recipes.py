@@ -142,6 +142,7 @@ def _check_trained(rows: list[dict]) -> None:
     assert not any(row["bad_examples"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_tiny_recipe_trains(tmp_path):
     _, rows = train(tmp_path, "anyres_stage2")
     _check_trained(rows)

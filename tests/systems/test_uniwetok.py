@@ -83,6 +83,7 @@ def test_the_unconditional_row_keeps_the_source(system):
     assert (row.targets == -1).sum() == 16
 
 
+@pytest.mark.slow
 def test_codes_and_pictures_train_alike(system, params):
     made = stage(system)
     pictures = made.layout(example(), np.random.default_rng(0))

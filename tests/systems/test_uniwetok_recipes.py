@@ -28,6 +28,7 @@ def sizes(setup):
     return {part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params[part])) / 1e6 for part in params}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "millions"),
     [

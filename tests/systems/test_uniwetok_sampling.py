@@ -34,6 +34,7 @@ def run():
     return Pipeline(system, jax.jit(lambda: system.init(jax.random.key(0), ("generator", "vae")))())
 
 
+@pytest.mark.slow
 def test_a_picture_depends_on_its_own_seed(run):
     draw = jax.jit(lambda labels, keys: run.system.draw_classes(run.params, labels, keys, 2, 2.0))
     both = draw(jnp.array([0, 1]), sample_keys(jnp.array([5, 6])))

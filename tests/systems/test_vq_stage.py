@@ -91,6 +91,7 @@ def test_mistakes_in_the_adversary_are_named():
         made(recipe(adversary={"discriminator": {"kind": "vit"}}))
 
 
+@pytest.mark.slow
 def test_published_networks_are_read_from_their_files(tmp_path):
     """LPIPS's network and its heads come from two files of upstream's names; what is not there is told."""
     params = init_lpips(jax.random.key(5), tuple(WIDTHS))
