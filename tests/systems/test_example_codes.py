@@ -40,4 +40,4 @@ def test_codes_that_do_not_come_in_the_depth_are_bad():
 def test_a_picture_without_words_is_no_example_of_the_tower():
     example = Example("r:1", (), (np.zeros((4, 4, 3), np.uint8),), Task.NONE)
     with pytest.raises(BadExample, match="r:1: the tower learns from captions"):
-        tower_stage._layout("vit", 4, lambda image: image, lambda text: [1], 0, example, np.random.default_rng(0))
+        tower_stage._layout(None, "vit", example, np.random.default_rng(0))

@@ -65,6 +65,7 @@ def made(name, **bounds):
     system = base.build(config.system, config.model)
     room = dict(pack=True, images=2, condition_dropout=0.0, loss_positions=0)
     room |= {} if name in ("unitoken", "tar") else {"visual_positions": 0}
+    room |= {"row_length": 128} if name == "dualtoken" else {}  # room for two of these rows
     stage = base.build_stage(system, "lm", {**config.stage_options, **room, **bounds})
     first, second, third = rows(stage)
     lines = [[first, second], [third]]
