@@ -216,6 +216,7 @@ def test_reconstruct(trained, picture, capsys):
     assert "two pictures are named seven" in err
 
 
+@pytest.mark.slow
 def test_a_model_without_the_part_that_a_command_needs(trained, picture, capsys):
     config = json.loads((trained / "run" / "config.json").read_text())
     assert config["stage"] == "lm"
@@ -232,6 +233,7 @@ def test_a_model_without_the_part_that_a_command_needs(trained, picture, capsys)
     assert "a run of stage 'vqgan' has only vqgan; this command also needs 'lm'" in err
 
 
+@pytest.mark.slow
 def test_tokenize_writes_shards_once(trained, capsys):
     out = trained / "codes"
     command = ["tokenize", "--workdir", trained / "run", "--source", "digits", "split=held_out", "--out", out]

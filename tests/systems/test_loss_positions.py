@@ -77,6 +77,7 @@ def made(name, **bounds):
     return system, stage, batch, most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LMS)
 def test_room_for_what_is_learnt_changes_no_loss_and_no_gradient(name):
     system, whole, batch, most = made(name)

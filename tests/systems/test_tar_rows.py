@@ -103,7 +103,7 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="<S0> has id 380, the checkpoint's is 381"):
         vocabulary.load(str(path), 64)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such tokenizer file"):
         vocabulary.load(str(tmp_path / "none.json"), 64)
 
 

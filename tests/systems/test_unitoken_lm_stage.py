@@ -101,6 +101,7 @@ def test_a_blanked_code_is_the_pad_id_and_a_blanked_feature_zeros(params):
     np.testing.assert_array_equal(np.asarray(blanked)[0, kept], np.asarray(plain)[0, kept])
 
 
+@pytest.mark.slow
 def test_what_is_blanked_cannot_change_the_loss(params):
     codes = RNG.integers(0, 256, (2, 1, 1, 16))
 

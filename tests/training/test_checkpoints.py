@@ -203,6 +203,7 @@ def test_a_step_that_a_bucket_shows_before_it_is_complete_is_passed_over(finishe
     shutil.copytree(workdir / "checkpoints" / "4", tmp_path / "checkpoints" / "4")
     shutil.copytree(workdir / "checkpoints" / "4", tmp_path / "checkpoints" / "8")
     (tmp_path / "checkpoints" / "4" / "commit_success.txt").write_text("")
+    (tmp_path / "checkpoints" / "8" / "commit_success.txt").unlink(missing_ok=True)
     monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)
     assert find_step(tmp_path).name == "4"
 

@@ -31,6 +31,7 @@ class ToySystem(System):
 
     model: Mapping[str, Any]
     sharding: tuple = SHARDING
+    artefacts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def stages(self) -> Mapping[str, Any]:

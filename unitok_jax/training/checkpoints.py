@@ -210,7 +210,7 @@ def _writing(folder: epath.Path) -> Iterator[None]:
 def _of_the_disk(error: BaseException | None) -> bool:
     """Whether an OSError lies at the bottom, or what TensorStore tells of one or of a bucket's answer."""
     while error is not None:
-        if isinstance(error, OSError) or re.search(r"OS error|HTTP|PERMISSION_DENIED|RESOURCE_EXHAUSTED", str(error)):
+        if isinstance(error, OSError) or re.search(r"OS error|os_error_code|HTTP|PERMISSION_DENIED|RESOURCE_EXHAUSTED", str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
