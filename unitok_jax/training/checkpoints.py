@@ -24,6 +24,8 @@ from unitok_jax.training.state import TrainState
 
 WHOSE = {"train": "optimizer, average or stage", "data": "batch size"}  # what an item's leaves follow from
 
+FILE_ERRORS = re.compile(r"OS error|os_error_code|HTTP|PERMISSION_DENIED|RESOURCE_EXHAUSTED")  # in TensorStore's words
+
 
 class Checkpoints:
     """The checkpoints of one workdir.
@@ -210,7 +212,7 @@ def _writing(folder: epath.Path) -> Iterator[None]:
 def _of_the_disk(error: BaseException | None) -> bool:
     """Whether an OSError lies at the bottom, or what TensorStore tells of one or of a bucket's answer."""
     while error is not None:
-        if isinstance(error, OSError) or re.search(r"OS error|os_error_code|HTTP|PERMISSION_DENIED|RESOURCE_EXHAUSTED", str(error)):
+        if isinstance(error, OSError) or FILE_ERRORS.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
