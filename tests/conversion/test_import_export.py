@@ -111,7 +111,7 @@ def test_an_export_is_sharded_described_and_typed(home, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_step_by_itself_is_exported_and_inspected(home, tmp_path, capsys):
     """A step's directory, copied away from its run and renamed: it has its config inside."""
-    config = json.loads((home / "run" / "config.json").read_text())
+    config = json.loads((home / "run" / "config.json").read_text()) | {"data": {"batch_size": 2}}
     params = nested(leaves_of(home / "run"))
     state = TrainState(jnp.int32(7), jnp.int32(0), params, {"seen": jnp.zeros(())}, {}, {})
     with contextlib.closing(Checkpoints(tmp_path / "run", 1)) as checkpoints:
