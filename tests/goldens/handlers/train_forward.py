@@ -209,7 +209,7 @@ def _compare_moved(case, name, key, ours, first, by_hand):
     if key not in case.config["frozen_parameters"] and np.array_equal(case.expected(name), first):
         assert case.expected(f"gradnorm.{key}") > 0, f"{name}: without a gradient it must be frozen"
         np.testing.assert_allclose(ours, by_hand, rtol=0, atol=BY_HAND)
-        assert np.abs(ours - first).max() > 100 * BY_HAND
+        assert np.abs(ours - first).max() > 5 * BY_HAND  # the tower takes small steps
         return case.skip(re.escape(name), "holds what was before the steps, though it is trained")
     return case.compare(name, ours, **MOVED)
 
