@@ -20,10 +20,12 @@ def pytest_addoption(parser):
 
 
 def pytest_generate_tests(metafunc):
+    """Cases from outside the repository are slow proofs, and their mutations exhaustive ones, unless asked for."""
+    asked = metafunc.config.getoption("goldens", None)
     if "golden" in metafunc.fixturenames:
-        asked = metafunc.config.getoption("goldens", None)
-        cases = find_cases(asked)
-        metafunc.parametrize("golden", [_param(case, asked) for case in cases])
+        metafunc.parametrize("golden", _params(find_cases(asked), None if asked else pytest.mark.slow))
+    if "mutated" in metafunc.fixturenames:
+        metafunc.parametrize("mutated", _params(find_cases(None), pytest.mark.exhaustive))
 
 
 def find_cases(folders):
@@ -37,10 +39,11 @@ def find_cases(folders):
     return list(found.values())
 
 
-def _param(case, asked):
-    """Cases from outside the repository are slow proofs, unless they were asked for."""
-    slow = not asked and not case.is_relative_to(HERE)
-    return pytest.param(case, id=f"{case.parent.name}/{case.name}", marks=[pytest.mark.slow] if slow else [])
+def _params(cases, mark):
+    def marks(case):
+        return () if mark is None or case.is_relative_to(HERE) else mark
+
+    return [pytest.param(case, id=f"{case.parent.name}/{case.name}", marks=marks(case)) for case in cases]
 
 
 def _below(folder):

@@ -52,15 +52,15 @@ def _others(case):
 
 
 @pytest.mark.slow
-def test_mutations_are_seen(golden, monkeypatch):
+def test_mutations_are_seen(mutated, monkeypatch):
     """A wrong activation, epsilon, norm or bias must make a comparison fail, else the golden proves nothing."""
-    case = Case(golden)
+    case = Case(mutated)
     handler = load_handler(case)
     listed = getattr(handler, "MUTATIONS", {})
     mutations: tuple[Mutation, ...] = listed.get(case.name, listed.get(case.config["kind"], ()))
     if not mutations:
         pytest.skip("no mutations for this case")
-    seen = {mutation.name: _is_seen(handler, Case(golden, mutation), monkeypatch) for mutation in mutations}
+    seen = {mutation.name: _is_seen(handler, Case(mutated, mutation), monkeypatch) for mutation in mutations}
     unseen = [name for name, found in seen.items() if found is False]
     assert not unseen, f"no comparison noticed: {', '.join(unseen)}"
     assert any(seen.values()), "no mutation applies to this case"
