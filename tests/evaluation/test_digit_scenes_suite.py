@@ -148,7 +148,7 @@ def test_one_that_mixes_up_left_and_right_fails_where_that_matters(tmp_path):
     assert zeros == [0, 0, 0] and figures["generation_attribute_binding"] >= 0.66
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_recipe_trains_and_is_scored(tmp_path, monkeypatch, capsys):
     recipe = Path(__file__).parents[2] / "configs" / "demo" / "scenes.py"
     monkeypatch.chdir(tmp_path)

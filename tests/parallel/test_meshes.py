@@ -29,7 +29,7 @@ CASES = {  # what: recipe, overrides
     "uniwetok_tokenizer": ("configs/uniwetok/tokenizer.py:tiny", ()),
     "uniwetok_lm": ("configs/uniwetok/lm.py:tiny", ()),
 }
-# What every change must pass; the others are exhaustive, and DualToken's tokenizer and TA-Tok do not pass yet.
+# What every change must pass; the others are exhaustive: not all pass yet, see docs/scaling.md.
 FAST = {"unitoken_lm": "1,2,2,2"}
 DRAWN = {
     "unitoken": "configs/unitoken/base_stage2.py:tiny",
@@ -80,14 +80,13 @@ def test_any_mesh_gives_a_single_devices_numbers(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", DRAWN)
-def test_a_sharded_decode_writes_what_a_single_device_writes(system):
+def test_a_sharded_decode_writes_what_a_single_device_writes():
     mesh = "data=2+fsdp=2+tensor=2"
-    assert run("decode_run.py", DRAWN[system], mesh) == {mesh: {"captions": True, "ids": True}}
+    assert run("decode_run.py", DRAWN["unitoken"], mesh) == {mesh: {"captions": True, "ids": True}}
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("system", DRAWN)
 def test_so_does_one_on_any_mesh(system):
-    meshes = ("default", "data=8", "tensor=8", "data=4+tensor=2")
+    meshes = ("default", "data=8", "tensor=8", "data=4+tensor=2", "data=2+fsdp=2+tensor=2")
     assert run("decode_run.py", DRAWN[system], *meshes) == {mesh: {"captions": True, "ids": True} for mesh in meshes}

@@ -20,7 +20,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+LONG = ("decode-uniwetok", "data")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.exhaustive if n in LONG else ()) for n in CASES])
 def test_a_benchmark_writes_its_table(name, tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     monkeypatch.syspath_prepend(str(request.config.rootpath))
