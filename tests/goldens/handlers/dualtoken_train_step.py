@@ -42,7 +42,9 @@ def check(case):
         )
         return value, (aux, written)
 
-    (total, (aux, written)), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(trained)
+    # As users compile it: the tests' lower level rounds the gradients below the pixel decoder by more than 1e-5.
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options={"xla_backend_optimization_level": 3})
+    (total, (aux, written)), gradients = step(trained)
     logged = {name: float(metric.compute()) for name, metric in aux.items() if metric is not None}
     check_losses(case, system, options, params, pictures, total, logged, written)
     check_codes(case, system, written)
