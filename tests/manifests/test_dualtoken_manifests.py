@@ -23,7 +23,9 @@ from unitok_jax.systems.dualtoken import release
 from unitok_jax.systems.dualtoken.config import DualTokenConfig
 from unitok_jax.systems.dualtoken.system import DualToken
 from unitok_jax.systems.dualtoken.weights import explain
+from unitok_jax.systems.qwen_tokenizer import stand_in
 from unitok_jax.systems.release import Found
+from unitok_jax.systems.stand_ins import made_up
 from unitok_jax.weights.artefacts import recognise
 from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.transfer import plan, upstream_shapes
@@ -70,7 +72,7 @@ def manifest(name):
 
 @functools.cache
 def system_of(config):
-    return DualToken(config)
+    return DualToken(dataclasses.replace(config, vocabulary=made_up("qwen2.5", stand_in)))
 
 
 @functools.cache
