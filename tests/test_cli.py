@@ -141,6 +141,14 @@ def test_what_stops_a_command_from_outside(capsys, monkeypatch, raised, code, to
     assert told in err
 
 
+@pytest.mark.parametrize(("path", "client", "extra"), [("gs://b/run", "gcsfs", "gcs"), ("s3://b/run", "s3fs", "s3")])
+def test_a_bucket_without_its_client_names_the_extra(capsys, monkeypatch, path, client, extra):
+    monkeypatch.setitem(sys.modules, client, None)
+    code, _, err = run(capsys, "inspect", path)
+    assert code == 2
+    assert err == f"error: a bucket needs {client}: pip install 'unitok-jax[{extra}]'\n"
+
+
 def test_faults_of_ours_keep_their_traceback(monkeypatch):
     def fail(args):
         raise ZeroDivisionError

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
         ),
         batch_size=16,
     )
-    config.steps = 640
+    config.steps = 800
     config.optimizer = dict(
         lr=2.5e-3,
         betas=(0.9, 0.95),
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.init_from = dict(
         lm="runs/demo/stage1", adapter="runs/demo/stage1", vit="runs/demo/stage1", vqgan="runs/demo/stage1"
     )
-    config.log_every, config.checkpoint_every, config.eval_every = 40, 320, 640
+    config.log_every, config.checkpoint_every, config.eval_every = 40, 400, 800
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=12),
         draw=dict(text=dict(temperature=0.0), image=dict(temperature=0.7), guidance=2.0, max_steps=32),

@@ -9,6 +9,8 @@ from unitok_jax.errors import Preempted, UserError
 
 # What a shell learns from the exit code; anything else is a fault of ours and keeps its traceback.
 DONE, FAILED, MISTAKEN, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
+# The extras that bring what fsspec says is missing when a path lies in a bucket.
+BUCKETS = {"gcsfs": "gcs", "s3fs": "s3"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return _told(error, FAILED)
+    except ImportError as error:
+        client = next((name for name in BUCKETS if name in str(error)), None)
+        if client is None:
+            raise
+        return _told(f"a bucket needs {client}: pip install 'unitok-jax[{BUCKETS[client]}]'", MISTAKEN)
     except KeyboardInterrupt:
         return _told("interrupted", INTERRUPTED)
     return DONE

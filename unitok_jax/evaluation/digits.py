@@ -30,7 +30,7 @@ class DigitsSettings:
 
     seed: int = 0
     prompts_per_pair: int = 3
-    prompts_per_unseen_pair: int = 10
+    prompts_per_unseen_pair: int = 30
     edits: int = 0
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     classes: str = ""
