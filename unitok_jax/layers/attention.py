@@ -8,14 +8,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
 
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_blockwise import blockwise_attention
 from unitok_jax.layers.attention_context import attend_over_context, context_shards
 from unitok_jax.layers.attention_kernels import cudnn_attention, cudnn_reads, splash_attention
 from unitok_jax.layers.compiled_for import current_platform
-from unitok_jax.layers.masks import AttentionMask, allowed
+from unitok_jax.layers.masks import AttentionMask, Keys, Queries, allowed
 from unitok_jax.settings import near
 
 BACKENDS = ("xla", "blockwise", "cudnn", "splash")
@@ -25,20 +24,14 @@ LOWEST = -1e30  # finite, so that a row that sees nothing has no NaN in its grad
 
 
 def attention(
-    q: Float[jax.Array, "B S N H"],
-    k: Float[jax.Array, "B T K H"],
-    v: Float[jax.Array, "B T K H"],
-    mask: AttentionMask,
-    *,
-    scale: float | None = None,
-    backend: str = "auto",
-) -> Float[jax.Array, "B S N H"]:
+    q: Queries, k: Keys, v: Keys, mask: AttentionMask, *, scale: float | None = None, backend: str = "auto"
+) -> Queries:
     """Softmax attention; head n of the N query heads reads key-value head ``n // (N / K)``.
 
     Scores and softmax are float32. A query that sees no key gives zeros and takes part in no gradient.
 
     Args:
-        q, k, v: queries, keys and values; K divides N.
+        q, k, v: queries [B, S, N, H], keys and values [B, T, K, H]; K divides N.
         mask: which query reads which key.
         scale: multiplies the scores; ``1 / sqrt(H)`` by default.
         backend: one of `BACKENDS`, or ``auto``.
@@ -75,7 +68,7 @@ def choose_backend(
     return "blockwise"
 
 
-def xla_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
+def xla_attention(q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float) -> Queries:
     """The plain form: scores [B, K, N/K, S, T] in memory."""
     batch, q_len, heads, head_dim = q.shape
     k_len, kv_heads = k.shape[1:3]

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
-from unitok_jax.layers.masks import AttentionMask, allowed
+from unitok_jax.layers.masks import AttentionMask, Keys, Queries, allowed
 
 BLOCK = 512
 LOWEST = -1e30
 
 
-def blockwise_attention(q, k, v, mask: AttentionMask, scale: float, block: int = BLOCK) -> jax.Array:
+def blockwise_attention(q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float, block: int = BLOCK) -> Queries:
     """`attention` in blocks of `block` positions; lengths need not be multiples of it."""
     batch, q_len, heads, head_dim = q.shape
     k_len, kv_heads = k.shape[1:3]
@@ -55,8 +56,8 @@ class Plan(NamedTuple):
     def k_padded(self) -> int:
         return -(-self.k_len // self.block) * self.block
 
-    def pairs(self) -> np.ndarray:
-        """The (query block, key block) pairs to visit, int32 [pairs, 2]."""
+    def pairs(self) -> Int32[np.ndarray, "pairs 2"]:
+        """The (query block, key block) pairs to visit."""
         rows, columns = self.q_padded // self.block, self.k_padded // self.block
         return np.asarray([(i, j) for i in range(rows) for j in range(columns) if self._reaches(i, j)], np.int32)
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from unitok_jax.layers.masks import AttentionMask
+from unitok_jax.layers.masks import AttentionMask, Keys, Queries
 
-Attend = Callable[[jax.Array, jax.Array, jax.Array, AttentionMask, float], jax.Array]
+Attend = Callable[[Queries, Keys, Keys, AttentionMask, float], Queries]
 
 
 def context_shards(q_len: int, k_len: int, mask: AttentionMask) -> int:
@@ -34,7 +34,7 @@ def dividing(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, ...]:
     return kept
 
 
-def attend_over_context(run: Attend, q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
+def attend_over_context(run: Attend, q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float) -> Queries:
     """Runs `run` on each device's rows, heads and queries, against the keys of the whole row."""
     batch = dividing(("data", "fsdp"), (q.shape[0],))
     heads = dividing(("tensor",), (q.shape[2], k.shape[2]))

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention_context import context_shards, dividing
-from unitok_jax.layers.masks import AttentionMask
+from unitok_jax.layers.masks import AttentionMask, Keys, Queries
 
 SPLASH_BLOCKS = (512, 256, 128)  # the largest that divides the length
 
@@ -30,7 +30,7 @@ def cudnn_reads(mask: AttentionMask) -> bool:
     return not mask.causal or mask.reach == 0
 
 
-def cudnn_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
+def cudnn_attention(q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float) -> Queries:
     """cuDNN's flash attention. In the order of the row no query reads the padding, which comes last.
 
     Raises:
@@ -42,7 +42,9 @@ def cudnn_attention(q, k, v, mask: AttentionMask, scale: float) -> jax.Array:
     return _without_padding(out, mask)
 
 
-def splash_attention(q, k, v, mask: AttentionMask, scale: float, interpret: bool = False) -> jax.Array:
+def splash_attention(
+    q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float, interpret: bool = False
+) -> Queries:
     """Splash attention, for masks of order and segments; a mesh in context shards batch, heads and queries."""
     head_dim = q.shape[-1]
     lanes = -(-head_dim // 128) * 128

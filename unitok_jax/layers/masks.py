@@ -5,7 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
+
+Queries = Float[jax.Array, "B S N H"]  # and what attention gives back for them
+Keys = Float[jax.Array, "B T K H"]  # and values
 
 
 @struct.dataclass
