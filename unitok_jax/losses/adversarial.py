@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int
 Logits = Float[Array, "batch rows columns one"]
 PerPicture = Float[Array, "batch"]
 Scalar = Float[Array, ""]
+Tensor = Float[Array, "*any"]  # a reconstruction or its cotangent
+Weight = Float[Array, "*weight"]
 Averages = dict[str, jax.Array]  # LeCam's: {"real": [], "fake": []}
 
 
@@ -91,7 +93,7 @@ def lecam(averages: Averages, real: Logits, fake: Logits) -> PerPicture:
     return _by_picture(above + below)
 
 
-def with_cotangent(loss: Callable[[jax.Array], tuple[Scalar, Any]], x: jax.Array) -> tuple[Scalar, Any, jax.Array]:
+def with_cotangent(loss: Callable[[Tensor], tuple[Scalar, Any]], x: Tensor) -> tuple[Scalar, Any, Tensor]:
     """A loss, what it says besides, and its gradient with respect to `x`, as numbers: nothing flows back from them.
 
     What `loss` closes over gets no gradient; give the result to `attach` for the way back through `x`.
@@ -100,7 +102,7 @@ def with_cotangent(loss: Callable[[jax.Array], tuple[Scalar, Any]], x: jax.Array
     return jax.lax.stop_gradient((value, aux, cotangent))
 
 
-def attach(value: Scalar, x: jax.Array, cotangent: jax.Array) -> Scalar:
+def attach(value: Scalar, x: Tensor, cotangent: Tensor) -> Scalar:
     """A scalar that equals `value` and whose gradient with respect to `x` is `cotangent`.
 
     So losses on a reconstruction are differentiated once down to it, their gradients compared there (the adaptive
@@ -110,7 +112,7 @@ def attach(value: Scalar, x: jax.Array, cotangent: jax.Array) -> Scalar:
     return jax.lax.stop_gradient(value) + (pull - jax.lax.stop_gradient(pull))
 
 
-def weight_norm(last: Callable[[jax.Array], jax.Array], weight: jax.Array, cotangent: jax.Array) -> Scalar:
+def weight_norm(last: Callable[[Weight], Tensor], weight: Weight, cotangent: Tensor) -> Scalar:
     """Norm of a loss's gradient with respect to the generator's last weight, from its gradient at the output.
 
     Args:

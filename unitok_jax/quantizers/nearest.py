@@ -180,7 +180,7 @@ class CodeUsage(metrics.Metric):
     def merge(self, other: "CodeUsage") -> "CodeUsage":
         return type(self)(self.counts + other.counts)
 
-    def compute(self) -> jax.Array:
+    def compute(self) -> Float[Array, ""]:
         return usage(self.counts).min()
 
 
@@ -188,7 +188,7 @@ class CodeUsage(metrics.Metric):
 class CodePerplexity(CodeUsage):
     """`perplexity` over everything merged; the least of several codebooks'."""
 
-    def compute(self) -> jax.Array:
+    def compute(self) -> Float[Array, ""]:
         return perplexity(self.counts).min()
 
 
@@ -196,7 +196,7 @@ class CodePerplexity(CodeUsage):
 class CodeSpread(CodeUsage):
     """`spread` over everything merged; the least of several codebooks'."""
 
-    def compute(self) -> jax.Array:
+    def compute(self) -> Float[Array, ""]:
         return spread(self.counts).min()
 
 

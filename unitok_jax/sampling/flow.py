@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 STEPS = 1000  # of the training's grid
 Latents = Float[Array, "batch rows columns channels"]
@@ -88,7 +88,7 @@ def training_sigmas(
     return jnp.asarray(sigmas, jnp.float32)[index], jnp.asarray(timesteps)[index]
 
 
-def draw_indices(key: jax.Array, count: int) -> Int[Array, "count"]:
+def draw_indices(key: PRNGKeyArray, count: int) -> Int[Array, "count"]:
     """Places of the training's grid from a logit-normal distribution (SANA)."""
     share = jax.nn.sigmoid(jax.random.normal(key, (count,)))
     return jnp.minimum(jnp.floor(STEPS * share), STEPS - 1).astype(jnp.int32)

@@ -1,9 +1,12 @@
 """Classifier-free guidance on a doubled batch: B conditional rows, then their B unconditional ones."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from unitok_jax.sampling.settings import Decoding
+
+Rows = Shaped[Array, "rows *data"]
+Samples = Shaped[Array, "samples *data"]
 
 
 def rows_per_sample(decoding: Decoding) -> int:
@@ -11,12 +14,12 @@ def rows_per_sample(decoding: Decoding) -> int:
     return 1 if decoding.guidance == 1 else 2
 
 
-def conditional(rows: Array, decoding: Decoding) -> Array:
+def conditional(rows: Rows, decoding: Decoding) -> Samples:
     """The first B of an array over all rows."""
     return rows[: rows.shape[0] // rows_per_sample(decoding)]
 
 
-def to_rows(samples: Array, decoding: Decoding) -> Array:
+def to_rows(samples: Samples, decoding: Decoding) -> Rows:
     """Gives every row of a sample the sample's value: [B, ...] to [R, ...]."""
     return jnp.concatenate([samples] * rows_per_sample(decoding))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
@@ -38,7 +38,7 @@ def times(
     return shifted(draws, shift)
 
 
-def draw_times(key: Array, shape: tuple[int, ...], schedule: str) -> Times:
+def draw_times(key: PRNGKeyArray, shape: tuple[int, ...], schedule: str) -> Times:
     """The draws that `times` takes."""
     draw = jax.random.uniform if schedule == "uniform" else jax.random.normal
     return draw(key, shape)
