@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import decoder_lm
 from unitok_jax.backbones.decoder_block import Reading, Stack
@@ -191,7 +191,7 @@ class ARImage(nn.Module):
         hidden, aux = self.run(embeds, deterministic=deterministic)
         return self.finish(hidden)[:, condition.shape[1] - 1 :], aux
 
-    def everything(self, condition: Condition, codes: Int[Array, "batch N"]) -> Array:
+    def everything(self, condition: Condition, codes: Int[Array, "batch N"]) -> Float[Array, "batch N V"]:
         """Runs every part, so that `init` makes all parameters."""
         return self.logits(self(condition, codes)[0])
 
@@ -229,7 +229,7 @@ def stretch_positions(
     return jnp.concatenate([head, square.reshape(tokens, -1)]).astype(table.dtype)
 
 
-def init(config: ARImageConfig, key: jax.Array) -> dict[str, Any]:
+def init(config: ARImageConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters, float32."""
     condition = jnp.zeros((1, config.condition_tokens, config.condition))
     codes = jnp.zeros((1, config.tokens), jnp.int32)

@@ -6,6 +6,7 @@ size that the stride divides; parameters are named after the released keys.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +19,12 @@ from unitok_jax.backbones.grid_transformer import GridTransformer
 from unitok_jax.errors import UserError
 from unitok_jax.layers.conv import GroupNorm, Map, Mapped, ResnetBlock, conv1, conv3, group_normalise, unfold
 from unitok_jax.quantizers import binary
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.settings import near
 
 Codes = Float[Array, "batch h w bits"]
 Pictures = Float[Array, "batch H W 3"]
+Kernel = Float[Array, "3 3 _ _"]
 
 KINDS = ("hybrid", "conv")
 GROUPS = 32  # of every group norm
@@ -256,14 +259,16 @@ class BinaryVAE(nn.Module):
         return self.decode(codes, noise)[0], {"features": features, "codes": codes}
 
 
-def draw_noise(config: BinaryVAEConfig, codes: Codes, keys: Array) -> Codes | None:
+def draw_noise(config: BinaryVAEConfig, codes: Codes, keys: Keys) -> Codes | None:
     """The decoder's noise, one key a picture; None where it is not generative."""
     if not config.generative:
         return None
     return jax.vmap(functools.partial(jax.random.normal, shape=codes.shape[1:]))(keys)
 
 
-def last_layer(config: BinaryVAEConfig, params: dict[str, Any], aux: dict[str, Any]) -> tuple[Any, Array]:
+def last_layer(
+    config: BinaryVAEConfig, params: dict[str, Any], aux: dict[str, Any]
+) -> tuple[Callable[[Kernel], Pictures], Kernel]:
     """(weight -> picture, weight) of the decoder's last convolution, its input held fixed, for adaptive GAN weights.
 
     Args:
@@ -272,7 +277,7 @@ def last_layer(config: BinaryVAEConfig, params: dict[str, Any], aux: dict[str, A
     """
     layer, read = params["decoder"]["conv_out"], jax.lax.stop_gradient(nn.silu(aux["norm_out"]))
 
-    def write(kernel: Array) -> Array:
+    def write(kernel: Kernel) -> Pictures:
         conv = nn.Conv(3, (3, 3), padding=1, dtype=config.dtype)
         return conv.apply({"params": {**layer, "kernel": kernel}}, read).astype(jnp.float32)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import flow_head
 from unitok_jax.backbones.decoder_block import Reading, Stack
@@ -31,6 +31,7 @@ from unitok_jax.settings import near
 
 ORDERS = ("raster", "patch")
 POSITIONS = ("learned", "sincos")
+Steps = Float[Array, "rows *P C"]  # tokens as the head takes them, see `by_step`
 
 
 def sharding(part: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
@@ -219,11 +220,11 @@ class BitDance(nn.Module):
         conditions = hidden + self.head_positions(grid).astype(hidden.dtype)
         return conditions, {"embedded": embedded, "hidden": hidden, "angles": angles}
 
-    def denoise(self, z: Array, t: Float[Array, "rows"], condition: Array) -> Array:
+    def denoise(self, z: Steps, t: Float[Array, "rows"], condition: Float[Array, "rows *P D"]) -> Steps:
         """The head."""
         return self.head(z, t, condition)
 
-    def warm_up(self, tokens: Float[Array, "B n C"], labels: Int[Array, "B"]) -> Array:
+    def warm_up(self, tokens: Float[Array, "B n C"], labels: Int[Array, "B"]) -> Steps:
         """Touches all parameters: for `init`."""
         conditions, _ = self(tokens, labels)
         rows = by_step(self.config, conditions)
@@ -252,7 +253,7 @@ def to_codes(
     return rearrange(raster_order, "b (h w) (bits r s) -> b (h r) (w s) bits", **sizes)
 
 
-def init_bitdance(config: BitDanceConfig, key: Array) -> dict[str, Any]:
+def init_bitdance(config: BitDanceConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters, float32."""
     tokens = jnp.zeros((1, config.grid[0] * config.grid[1], config.channels))
     return BitDance(config).init(key, tokens, jnp.zeros(1, jnp.int32), method=BitDance.warm_up)["params"]

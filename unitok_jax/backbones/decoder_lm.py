@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, PRNGKeyArray
 
 from unitok_jax.backbones.decoder_block import Reading, Stack
 from unitok_jax.backbones.decoder_config import DecoderConfig
@@ -122,7 +122,7 @@ class DecoderLM(nn.Module):
         return self.logits(self(self.embed_tokens(tokens), **reading)[0])
 
 
-def init_decoder(config: DecoderConfig, key: jax.Array) -> dict[str, Any]:
+def init_decoder(config: DecoderConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters, float32."""
     return DecoderLM(config).init(key, jnp.zeros((1, 1), jnp.int32), method=DecoderLM.predict)["params"]
 

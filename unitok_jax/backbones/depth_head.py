@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.kv_cache import write_layer
 from unitok_jax.errors import UserError
@@ -299,7 +299,7 @@ def new_memory(config: DepthHeadConfig, rows: int) -> Memory:
     return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
 
 
-def init_depth_head(config: DepthHeadConfig, key: jax.Array) -> Mapping[str, Any]:
+def init_depth_head(config: DepthHeadConfig, key: PRNGKeyArray) -> Mapping[str, Any]:
     """Random parameters."""
     hidden, rows = jnp.zeros((1, config.hidden)), jnp.zeros((1, config.depth, config.code_features))
 

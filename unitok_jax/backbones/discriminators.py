@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.layers.batch_norm import STATISTICS, BatchNorm
 from unitok_jax.layers.conv import GroupNorm
@@ -68,7 +68,9 @@ class DiscriminatorSettings:
         return self.kind == "patch" and self.norm == "batch"
 
 
-def init_discriminator(settings: DiscriminatorSettings, key: jax.Array, channels: int = 3) -> tuple[Params, Statistics]:
+def init_discriminator(
+    settings: DiscriminatorSettings, key: PRNGKeyArray, channels: int = 3
+) -> tuple[Params, Statistics]:
     """Random parameters, drawn as the published ones are, and fresh statistics, for pictures of `channels`."""
     made = _module(settings).init(key, jnp.zeros((1, 64, 64, channels)), train=False)
     return made["params"], made.get(STATISTICS, {})

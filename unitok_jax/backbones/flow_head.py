@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
 from unitok_jax.layers.attention import attention
@@ -220,7 +220,7 @@ def training_loss(
 
 
 def draw_training_noise(
-    head: FlowHead, key: Array, shape: tuple[int, ...]
+    head: FlowHead, key: PRNGKeyArray, shape: tuple[int, ...]
 ) -> tuple[Float[Array, "repeated_rows"], Float[Array, "repeated_rows *n channels"]]:
     """(time draws, noise) for targets of `shape`, `repeat` of each."""
     time_key, noise_key = jax.random.split(key)

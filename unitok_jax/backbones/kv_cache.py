@@ -64,7 +64,7 @@ def _placed(memory: Float[jax.Array, "L R K T H"]) -> Float[jax.Array, "L R K T 
 def write_layer(
     memory: Float[jax.Array, "L R K T H"],
     new: Float[jax.Array, "R S K H"],
-    layer: jax.Array,
+    layer: Int[jax.Array, ""],
     index: Int[jax.Array, "R S"],
 ) -> Float[jax.Array, "L R K T H"]:
     """Writes `new` into one layer at each row's own places; those outside are dropped.

@@ -6,9 +6,8 @@ project. They are two parts, ``vgg`` and ``lpips``, each loaded from a file of i
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.backbones import vgg16
 from unitok_jax.losses.perceptual import feature_distance
@@ -20,7 +19,7 @@ Pictures = Float[Array, "batch height width 3"]
 SHARDING = ((r"/head_\d$", (None,)),)
 
 
-def init_lpips(key: jax.Array, widths: tuple[int, ...] = vgg16.WIDTHS) -> dict[str, Any]:
+def init_lpips(key: PRNGKeyArray, widths: tuple[int, ...] = vgg16.WIDTHS) -> dict[str, Any]:
     """Random parameters ``{"vgg": ..., "lpips": ...}``: for their shapes, and for tests.
 
     The heads are equal positive weights that sum to 1 in each layer, so that a random network gives a distance too.

@@ -30,6 +30,7 @@ Pictures = Float[Array, "batch height width channels"]
 Map = Float[Array, "batch rows columns features"]
 Latents = Float[Array, "batch rows columns embed_dim"]
 Codes = Int[Array, "batch rows columns"]
+Kernel = Float[Array, "3 3 _ _"]
 
 SHARDING = (
     (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", (None, None, "fsdp", "tensor")),
@@ -228,7 +229,7 @@ class TamingVAE(nn.Module):
         return picture, {**encoded, **decoded, "latents": latents, "quantized": quantized}
 
 
-def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Callable[[Array], Pictures], Array]:
+def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Callable[[Kernel], Pictures], Kernel]:
     """The decoder's last convolution, its input held fixed, for the adaptive weight of a discriminator.
 
     Args:
@@ -243,7 +244,7 @@ def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Cal
     hidden = jax.lax.stop_gradient(nn.swish(aux["decoder"]["norm_out"]))
     conv = conv3(config.out_channels * config.patch**2, config.dtype, None)
 
-    def write(kernel: Array) -> Pictures:
+    def write(kernel: Kernel) -> Pictures:
         return unfold(conv.apply({"params": {**own, "kernel": kernel}}, hidden), config.patch).astype("float32")
 
     return write, own["kernel"]
