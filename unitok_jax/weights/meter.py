@@ -4,9 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-import numpy as np
-
-from unitok_jax.weights.source import Source
+from unitok_jax.weights.source import AnyArray, Source
 
 QUIET = 10.0  # seconds between two lines where they are kept (a log); on a terminal one line is written over
 LIVELY = 0.2
@@ -59,7 +57,7 @@ class Metered:
         self._source, self._meter = source, meter
         self.keys, self.shape, self.dtype = source.keys, source.shape, source.dtype
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         tensor = self._source.read(key)
         self._meter.add(tensor.nbytes)
         return tensor

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from unitok_jax.weights.source import Source
+from unitok_jax.weights.source import AnyArray, Source
 
 PREFIX = "model_ema."
 
@@ -41,5 +41,5 @@ class Averaged:
     def dtype(self, key: str) -> np.dtype:
         return self._source.dtype(self._found[key])
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         return self._source.read(self._found[key])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unitok_jax.weights.orbax_stream import open_leaves
+from unitok_jax.weights.source import AnyArray
 
 
 class OrbaxFolder:
@@ -28,5 +29,5 @@ class OrbaxFolder:
     def dtype(self, key: str) -> np.dtype:
         return self._leaves[key].dtype
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         return np.asarray(self._leaves[key])

@@ -17,6 +17,7 @@ import tensorstore as ts
 from flax import traverse_util
 
 from unitok_jax.errors import UserError
+from unitok_jax.weights.source import AnyArray
 from unitok_jax.weights.transforms import row_major
 
 Told = Callable[[int], None]  # called with the bytes just done
@@ -28,7 +29,7 @@ class Leaf(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype
 
-    def pieces(self) -> Iterator[tuple[int | None, np.ndarray]]:
+    def pieces(self) -> Iterator[tuple[int | None, AnyArray]]:
         """(index along the first axis, that slice), or one (None, everything)."""
 
 
@@ -102,7 +103,7 @@ class StoredLeaf:
         """Size of the whole parameter."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> AnyArray:
         if not self._start <= index < self._start + len(self._block):
             step = self._store.chunk_layout.read_chunk.shape[0]
             self._start = index - index % step
@@ -111,7 +112,7 @@ class StoredLeaf:
                 self._block = self._store[self._start : min(self._start + step, self.shape[0])].read().result()
         return self._block[index - self._start]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> AnyArray:
         with _told_clearly(self._folder):
             return np.asarray(self._store.read().result(), dtype)
 

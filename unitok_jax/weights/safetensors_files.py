@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from unitok_jax.errors import UserError
-from unitok_jax.weights.source import Source
+from unitok_jax.weights.source import AnyArray, Source
 from unitok_jax.weights.transforms import row_major
 from unitok_jax.weights.whole import whole
 
@@ -69,7 +69,7 @@ class SafetensorsFile:
     def dtype(self, key: str) -> np.dtype:
         return np.dtype(DTYPES[self._header[key]["dtype"]])
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         """A read-only view of the file; what is not touched is not read."""
         shape, offset = self.shape(key), self._start + self._header[key]["data_offsets"][0]
         if not math.prod(shape):
@@ -108,7 +108,7 @@ class SafetensorsFolder:
     def dtype(self, key: str) -> np.dtype:
         return self._files[key].dtype(key)
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         return self._files[key].read(key)
 
 
@@ -139,7 +139,7 @@ def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) ->
         file.write(json.dumps(index, indent=2, sort_keys=True).encode())
 
 
-def raw(tensor: np.ndarray) -> memoryview:
+def raw(tensor: AnyArray) -> memoryview:
     """The bytes of a tensor in row-major order."""
     return memoryview(row_major(tensor).reshape(-1).view(np.uint8))
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Shaped
+
+AnyArray = Shaped[np.ndarray, "..."]
 
 
 @runtime_checkable
@@ -19,14 +22,14 @@ class Source(Protocol):
     def dtype(self, key: str) -> np.dtype:
         """Type of one, without reading it (bfloat16 and float8 as in `ml_dtypes`)."""
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         """One tensor on the host."""
 
 
 class InMemory:
     """Arrays by name, as a source."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray]):
+    def __init__(self, tensors: Mapping[str, AnyArray]):
         self._tensors = dict(tensors)
 
     def keys(self) -> Iterable[str]:
@@ -38,5 +41,5 @@ class InMemory:
     def dtype(self, key: str) -> np.dtype:
         return np.dtype(self._tensors[key].dtype)
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         return np.asarray(self._tensors[key])

@@ -18,6 +18,7 @@ import numpy as np
 
 from unitok_jax.errors import UserError
 from unitok_jax.weights.inert import InertUnpickler, Storage, Tensor
+from unitok_jax.weights.source import AnyArray
 
 ENTRIES = ("state_dict", "ema", "model")  # an average goes before what it averages
 BARE = "tensor"  # the name of the tensor of a file that holds one and no dictionary
@@ -61,7 +62,7 @@ class TorchFile:
     def dtype(self, key: str) -> np.dtype:
         return self._tensors[key].storage.dtype
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         """A read-only view of the file; what is not touched is not read."""
         tensor = self._tensors[key]
         if not math.prod(tensor.shape):

@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from unitok_jax.errors import UserError
 from unitok_jax.weights.rules import Link, Table, links
-from unitok_jax.weights.source import Source
+from unitok_jax.weights.source import AnyArray, Source
 from unitok_jax.weights.transforms import Shape, Transform
 
 Place = Callable[[str, np.ndarray], Any]
@@ -106,11 +106,11 @@ class Incoming:
         """Size of the whole parameter."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def pieces(self) -> Iterator[tuple[int | None, np.ndarray]]:
+    def pieces(self) -> Iterator[tuple[int | None, AnyArray]]:
         """Each layer's slice with its index along the first axis; a parameter that is not stacked whole, under None."""
         return ((index, piece.astype(self.dtype, copy=False)) for index, piece in self._stored_pieces())
 
-    def read(self) -> np.ndarray:
+    def read(self) -> AnyArray:
         """The whole parameter."""
         out = np.empty(self.shape, self.dtype)
         for index, piece in self._stored_pieces():  # cast by the assignment, without a copy
@@ -174,7 +174,7 @@ class Exported:
         link, _ = self._links[key]
         return np.dtype(self._dtype or self._leaves[link.slots[0].path].dtype)
 
-    def read(self, key: str) -> np.ndarray:
+    def read(self, key: str) -> AnyArray:
         if key in self._constants:
             return self._constants[key]
         link, number = self._links[key]

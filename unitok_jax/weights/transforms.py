@@ -9,6 +9,7 @@ import math
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Shaped
 
 from unitok_jax.errors import UserError
 
@@ -253,7 +254,7 @@ def _first_of_equal_rows(x: Any, rows: int) -> Any:
     return runs[:, 0]
 
 
-def row_major(x: np.ndarray) -> np.ndarray:
+def row_major(x: Shaped[np.ndarray, "*n"]) -> Shaped[np.ndarray, "*n"]:
     """`x` in row-major order; what has its axes permuted is copied strip by strip.
 
     NumPy's own copy then jumps through all of the memory for each row that it writes, which takes twice as long.
