@@ -55,8 +55,8 @@ class Batches(Iterator[tuple[HostBatch, BatchInfo]]):
     def __init__(
         self,
         parts: Sequence[grain.DatasetIterator],
-        cursors: np.ndarray,
-        skipped: np.ndarray,
+        cursors: Int64[np.ndarray, " rows"],
+        skipped: Int64[np.ndarray, "rows reasons"],
         max_bad_share: float,
         count: int | None,
         spec: RowSpec,
@@ -133,8 +133,8 @@ def train_batches(
     seed: int,
     measure: Measure | None = None,
     rows: Sequence[int] | None = None,
-    cursors: np.ndarray | None = None,
-    skipped: np.ndarray | None = None,
+    cursors: Int64[np.ndarray, " rows"] | None = None,
+    skipped: Int64[np.ndarray, "rows reasons"] | None = None,
 ) -> Batches:
     """The endless stream of `settings.train`, in the order `settings.order`.
 

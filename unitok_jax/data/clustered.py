@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 
 from unitok_jax.data.pipeline import NamedRecords, Skipped
 from unitok_jax.data.rows import RowSpec
@@ -100,14 +100,18 @@ class ClusteredEpochs:
         records: the sources, whose entries name groups and ratios.
         seed: of the first epoch; the next ones count on.
         batch: rows of the global batch.
-        lengths: of each source's records, int64; None where they do not count (order ``grouped``).
+        lengths: of each source's records; None where they do not count (order ``grouped``).
 
     Raises:
         UserError: for too few records for one batch.
     """
 
     def __init__(
-        self, records: Sequence[NamedRecords], seed: int, batch: int, lengths: Sequence[np.ndarray] | None = None
+        self,
+        records: Sequence[NamedRecords],
+        seed: int,
+        batch: int,
+        lengths: Sequence[Int64[np.ndarray, "_"]] | None = None,
     ):
         self._records, self._seed, self._batch, self.clusters = records, seed, batch, lengths is not None
         lengths = [np.zeros(len(source), np.int64) for source in records] if lengths is None else lengths

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
 COLOURS = {
@@ -35,7 +35,7 @@ SIZE = 16  # twice the scans' own: what there is to see, at a quarter of the cos
 
 
 @functools.cache
-def load() -> tuple[UInt8[np.ndarray, "n 8 8"], np.ndarray]:
+def load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     """The 1,797 scans, 0..255, and their digits."""
     # The table behind `sklearn.datasets.load_digits`; importing that takes longer than some stages' first step.
     package = Path(importlib.util.find_spec("sklearn").origin).parent

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
 from unitok_jax.data import pictures
 from unitok_jax.data.example import IMAGE, BadExample, Turn
@@ -89,7 +90,7 @@ def label(record: Record) -> int | None:
     return None if number == -1 else number
 
 
-def images(record: Record, pictured: Sequence[str]) -> tuple[np.ndarray, ...]:
+def images(record: Record, pictured: Sequence[str]) -> tuple[pictures.Picture, ...]:
     """The decoded pictures of some fields, each of which holds one or a list.
 
     Raises:
@@ -107,7 +108,7 @@ def images(record: Record, pictured: Sequence[str]) -> tuple[np.ndarray, ...]:
         raise BadExample(error.reason, f"{name(record)}: {error.detail}") from None
 
 
-def codes(record: Record, pictured: Sequence[str]) -> tuple[np.ndarray, ...] | None:
+def codes(record: Record, pictured: Sequence[str]) -> tuple[Integer[np.ndarray, "_ ..."], ...] | None:
     """The precomputed codes of the pictures in some fields, an array each: a record that has a target has its last.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
 from unitok_jax.data.example import BadExample
 from unitok_jax.errors import UserError
@@ -82,8 +83,8 @@ def json_object(text: bytes, name: str) -> dict[str, Any]:
     return record
 
 
-def line_spans(path: epath.Path) -> np.ndarray:
-    """(start byte, length, line number) of every line that is not blank, int64 [lines, 3]."""
+def line_spans(path: epath.Path) -> Int64[np.ndarray, "lines 3"]:
+    """(start byte, length, line number) of every line that is not blank."""
     spans, start = [], 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

@@ -10,11 +10,12 @@ from PIL import Image, ImageOps
 
 from unitok_jax.data.example import BadExample
 
+Picture = UInt8[np.ndarray, "_ _ 3"]  # RGB, of any size: two in one signature need not be alike
 MAX_PIXELS = 100_000_000  # more than any camera gives: a larger header is damage or a decompression bomb
 MAX_ASPECT = 100  # of the longer side to the shorter: brought to a model's height, a thinner one would fill the memory
 
 
-def decode(value: Any, folder: str | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def decode(value: Any, folder: str | None = None) -> Picture:
     """Decodes one picture.
 
     Args:

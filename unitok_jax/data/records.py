@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
+from jaxtyping import Integer, UInt
 
 from unitok_jax.data import files
 from unitok_jax.data.example import BadExample
@@ -58,7 +59,7 @@ def decode(data: bytes) -> dict[str, Any]:
         raise BadExample("record cannot be read", str(error)) from None
 
 
-def smallest(codes: np.ndarray) -> np.ndarray:
+def smallest(codes: Integer[np.ndarray, "*n"]) -> UInt[np.ndarray, "*n"]:
     """Non-negative integer codes in the smallest unsigned dtype that holds them."""
     codes = np.asarray(codes)
     if codes.size and codes.min() < 0:

@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Int64
 
 from unitok_jax.data import packing
 from unitok_jax.data.example import REASONS
@@ -44,7 +45,9 @@ class Shape:
 class RowStream:
     """One row's walk over the global stream of `ExampleRow | Skipped`."""
 
-    def __init__(self, elements: grain.MapDataset, shape: Shape, row: int, cursor: int, skipped: np.ndarray):
+    def __init__(
+        self, elements: grain.MapDataset, shape: Shape, row: int, cursor: int, skipped: Int64[np.ndarray, " reasons"]
+    ):
         self.cursor, self.skipped = cursor, np.array(skipped, np.int64)
         self.bad: list[str] = []  # said of the elements skipped since this was last emptied
         self._elements, self._shape, self._row = elements, shape, row
@@ -109,7 +112,12 @@ class RowStreams(grain.IterDataset):
     """
 
     def __init__(
-        self, elements: grain.MapDataset, shape: Shape, rows: tuple[int, ...], cursors: np.ndarray, skipped: np.ndarray
+        self,
+        elements: grain.MapDataset,
+        shape: Shape,
+        rows: tuple[int, ...],
+        cursors: Int64[np.ndarray, " rows"],
+        skipped: Int64[np.ndarray, "rows reasons"],
     ):
         super().__init__()
         self.elements, self.shape, self.rows = elements, shape, rows

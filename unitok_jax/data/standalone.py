@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from unitok_jax.data import pictures, records
 from unitok_jax.data.example import BadExample
+from unitok_jax.data.pictures import Picture
 
 FIELDS = ("image", "images", "target")  # the pictures of a record, in the order in which its codes stand
 
@@ -36,8 +35,8 @@ def stand_alone(record: Mapping[str, Any], index: int) -> dict[str, Any]:
     return whole
 
 
-def decoded(record: Mapping[str, Any]) -> list[np.ndarray]:
-    """All pictures of a record that stands alone, uint8 [H, W, 3] each.
+def decoded(record: Mapping[str, Any]) -> list[Picture]:
+    """All pictures of a record that stands alone.
 
     Raises:
         BadExample: if there is none, or one cannot be decoded.
