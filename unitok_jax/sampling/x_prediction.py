@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
@@ -76,7 +76,7 @@ def euler_maruyama(
     predict: Predict,
     noise: Float[Array, "steps_plus_one samples *data"],
     *,
-    guidance: float | Array | None = None,
+    guidance: float | Float[Array, ""] | Float[Array, "samples"] | None = None,
     shift: float = 1.0,
 ) -> tuple[Float[Array, "samples *data"], dict[str, Array]]:
     """Draws data: Euler-Maruyama steps to t = 0.95, then one straight step.
@@ -121,7 +121,7 @@ def _guided(v: Rows, guidance: float | Array) -> Array:
     return unconditional + _spread(scale, v) * (conditional - unconditional)
 
 
-def guidance_at(schedule: str, scale: float, step: int | Array, steps: int) -> float | Array:
+def guidance_at(schedule: str, scale: float, step: int | Int[Array, ""], steps: int) -> float | Float[Array, ""]:
     """The guidance of a step of an autoregressive decode: ``constant``, or ``linear`` from 1 up towards `scale`.
 
     Raises:

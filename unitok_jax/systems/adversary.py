@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from clu import metrics
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from unitok_jax.backbones import discriminators
 from unitok_jax.backbones.discriminators import DiscriminatorSettings, init_discriminator, judge
@@ -89,7 +89,7 @@ class Term(NamedTuple):
     state: State
 
 
-def init_adversary(settings: AdversarySettings, key: jax.Array) -> tuple[Params, State]:
+def init_adversary(settings: AdversarySettings, key: PRNGKeyArray) -> tuple[Params, State]:
     """The discriminator's parameters, for the part ``discriminator``, and the adversary's state."""
     params, statistics = init_discriminator(settings.discriminator, key)
     return params, {"statistics": statistics, "lecam": gan.lecam_start()}

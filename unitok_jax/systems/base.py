@@ -10,11 +10,14 @@ import jax
 import numpy as np
 from clu import metrics
 from flax import struct
+from jaxtyping import Array, Float, Int, UInt8
 
 from unitok_jax import systems
 from unitok_jax.data.example import Example
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, RowSpec
 from unitok_jax.errors import UserError
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.settings import near
 
@@ -25,6 +28,11 @@ Aux = dict[str, metrics.Metric]  # merged over micro-batches and steps, computed
 Carry = dict[str, jax.Array]  # what a phase hands to the next one of the same step
 Settle = Callable[[Params, State, jax.Array, Carry], tuple[Params, State]]
 Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
+Embeds = Float[Array, "R S D"]  # of rows and positions: what the language model reads there, or its hidden states
+Hidden = Float[Array, "R *P D"]  # the last hidden states of the rows
+Valid = Int[Array, "R"]  # how many of the positions count in each row
+Ids = Int[np.ndarray, "_ ..."]  # [T] or [T, Q], what the steps of one sample wrote
+ImageCodes = Int[np.ndarray, "_ _ ..."]  # [rows, columns] or [rows, columns, Q], of any size
 
 
 @struct.dataclass
@@ -152,14 +160,14 @@ class System(Protocol):
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Reads pictures, ``{view: float [batch, images, H, W, 3] in [-1, 1]}``."""
 
-    def decode_image(self, params: Params, codes: jax.Array) -> jax.Array:
-        """Pictures, float [batch, H, W, 3] in [-1, 1], from codes [batch, rows, columns] (or [..., Q])."""
+    def decode_image(self, params: Params, codes: Int[Array, "batch *grid"]) -> Float[Array, "batch H W 3"]:
+        """Pictures in [-1, 1] from codes [batch, rows, columns] (or [..., Q])."""
 
-    def to_uint8(self, pictures: Any) -> np.ndarray:
+    def to_uint8(self, pictures: Any) -> UInt8[np.ndarray, "*n H W 3"]:
         """Host side: pictures in [-1, 1] as bytes, rounded as the system's release does it."""
 
-    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
-        """Host side: the pictures, uint8 by view, that a uint8 image is read as; random crops only with `rng`."""
+    def views(self, image: Picture, rng: np.random.Generator | None = None) -> dict[str, list[Picture]]:
+        """Host side: the pictures, by view, that an image is read as; random crops only with `rng`."""
 
     def prompt(self, example: Example) -> ExampleRow:
         """Host side: the row up to where the model writes the last assistant turn."""
@@ -167,13 +175,13 @@ class System(Protocol):
     def unconditional(self, example: Example) -> ExampleRow:
         """Host side: the row that guidance compares `prompt(example)` with."""
 
-    def embed(self, params: Params, batch: Batch) -> jax.Array:
+    def embed(self, params: Params, batch: Batch) -> Embeds:
         """What the language model reads for a batch, [R, S, D]."""
 
     def new_cache(self, rows: int, length: int) -> Any:
         """An empty KV cache for `rows` rows of at most `length` positions; has `lengths` int32 [R]."""
 
-    def advance(self, params: Params, embeds: jax.Array, cache: Any, valid: jax.Array) -> tuple[jax.Array, Any]:
+    def advance(self, params: Params, embeds: Embeds, cache: Any, valid: Valid) -> tuple[Embeds, Any]:
         """Reads S more positions into the cache, of which `valid` [R] count (the rest is right padding).
 
         Returns the hidden states, [R, S, D], and the cache with `lengths + valid`.
@@ -183,15 +191,15 @@ class System(Protocol):
         """The state of a decode that starts after `batch`'s rows: any pytree."""
 
     def decode_step(
-        self, params: Params, hidden: jax.Array, state: Any, decoding: Decoding, keys: jax.Array
+        self, params: Params, hidden: Hidden, state: Any, decoding: Decoding, keys: Keys
     ) -> tuple[Emission, Any]:
         """Draws the next positions from the last hidden states; `keys` [B], one a sample.
 
         The hidden states are [R, D]; where a step yields P > 1 positions, those of the last P, [R, P, D].
         """
 
-    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
-        """Host side: decoded ids as text and the codes, [rows, columns], of each finished image in them.
+    def read(self, ids: Ids) -> tuple[str, list[ImageCodes]]:
+        """Host side: decoded ids as text and the codes, [rows, columns] (or [..., Q]), of each finished image in them.
 
         The text has `IMAGE` where an image stands among the words; a system whose images follow them may leave it out.
 

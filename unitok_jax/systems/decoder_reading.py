@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.backbones import decoder_lm
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.systems import pixels
-from unitok_jax.systems.base import Batch, Params
+from unitok_jax.systems.base import Batch, Embeds, Params, Valid
 
 
 class DecoderReading:
@@ -28,9 +27,9 @@ class DecoderReading:
         raise NotImplementedError
 
     def read_rows(
-        self, params: Params, embeds: jax.Array, batch: Batch, key: jax.Array | None, packed: bool = True
-    ) -> jax.Array:
-        """Hidden states, [B, S, D], of whole rows; dropout only with `key`; not `packed`: one example a row."""
+        self, params: Params, embeds: Embeds, batch: Batch, key: PRNGKeyArray | None, packed: bool = True
+    ) -> Embeds:
+        """Hidden states, [R, S, D], of whole rows; dropout only with `key`; not `packed`: one example a row."""
         reading = (batch["positions"], batch["segments"], batch.get("blocks"))
         how = dict(packed=packed, longest_block=self.longest_block, deterministic=key is None)
         rngs = None if key is None else {"dropout": key}
@@ -43,6 +42,6 @@ class DecoderReading:
     def new_cache(self, rows: int, length: int) -> KVCache:
         return decoder_lm.decoder_cache(self.config.lm, rows, length)
 
-    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
+    def advance(self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid) -> tuple[Embeds, KVCache]:
         hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
         return hidden, aux["cache"]

@@ -134,7 +134,7 @@ def _embeds(
 
 
 def read_ids(
-    ids: np.ndarray, tokens: TokenIds, grid: tuple[int, int]
+    ids: Int[np.ndarray, "T _"], tokens: TokenIds, grid: tuple[int, int]
 ) -> tuple[list[int], list[Int[np.ndarray, "rows columns depth"]]]:
     """Splits what was decoded, [T, 1 + Q], into ids of words and the codes of each whole picture."""
     words, images, run = [], [], []

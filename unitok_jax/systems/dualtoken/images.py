@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-Picture = UInt8[np.ndarray, "H W 3"]
+from unitok_jax.data.pictures import Picture
+
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 SCALE = (0.9, 1.0)  # of the area that a training crop keeps

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.depth_head import DepthHead
 from unitok_jax.data.example import Example, Task
@@ -134,7 +134,7 @@ def gather_visual(
     )
 
 
-def score_codes(system: Any, params: Params, branch: str, visual: Visual, key: jax.Array | None) -> VocabularyLoss:
+def score_codes(system: Any, params: Params, branch: str, visual: Visual, key: PRNGKeyArray | None) -> VocabularyLoss:
     """What a branch's head says of the right codes, [D * n], depth by depth; dropout only with `key`."""
     head = DepthHead(system.config.depth_head(branch))
     codes = system.tokenizer.split(visual.codes)[branch]

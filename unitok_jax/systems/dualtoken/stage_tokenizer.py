@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from unitok_jax.backbones import lpips, vgg16
 from unitok_jax.backbones.discriminators import DiscriminatorSettings
@@ -227,9 +227,9 @@ def objective(
     state: State,
     pictures: Float[Array, "batch H W 3"],
     kept: PerPicture,
-    totals: Mapping[str, jax.Array],
+    totals: Mapping[str, Num[Array, ""]],
     draws: Draws,
-) -> tuple[jax.Array, Aux, State, Written]:
+) -> tuple[Float[Array, ""], Aux, State, Written]:
     """The tokenizer's loss, with the draws of the restarts given."""
     total = totals["pictures"]
     written = forward(system, options, params, pictures, kept, draws)

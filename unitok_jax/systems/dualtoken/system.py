@@ -11,18 +11,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import attn_projection, decoder_lm, depth_head, pixel_decoder, siglip, siglip_text
 from unitok_jax.data.example import Example
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import residual
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import tower_stage, vq_stage
-from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, VisualTokens
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.dualtoken import decoding, layout, stage_lm, stage_tokenizer, vocabulary, weights
 from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
@@ -97,7 +99,7 @@ class DualToken(DecoderReading):
             if self.config.quantizer(branch).merge != (1, 1):
                 raise UserError(f"config.model.{branch}.merge: the language model needs one position a feature, (1, 1)")
 
-    def init(self, key: jax.Array, parts: Sequence[str]) -> Params:
+    def init(self, key: PRNGKeyArray, parts: Sequence[str]) -> Params:
         """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
         names = (*CODER, "teacher", "text", "lm", "projector", *HEADS.values())
         return {part: self._init_part(jax.random.fold_in(key, names.index(part)), part) for part in parts}
@@ -165,7 +167,7 @@ class DualToken(DecoderReading):
                 }
         return found
 
-    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+    def views(self, image: Picture, rng: np.random.Generator | None = None) -> dict[str, list[Picture]]:
         return {VIEW: [view(image, self.config.vit.image_size, rng)]}
 
     def pooled(self, params: Params, pictures: Float[Array, "batch H W 3"]) -> Features:
@@ -185,8 +187,8 @@ class DualToken(DecoderReading):
         pad = self.vocabulary.ids.pad if self.config.text_pad is None else self.config.text_pad
         return tower_stage.padded(map(self._words, texts), self.config.text, pad)
 
-    def tower_picture(self, image: np.ndarray) -> np.ndarray:
-        """Host side: what the tower sees of a uint8 image [H, W, 3]."""
+    def tower_picture(self, image: Picture) -> Picture:
+        """Host side: what the tower sees of an image."""
         return whole_view(image, self.config.vit.image_size)
 
     def _words(self, text: str) -> list[int]:
@@ -213,7 +215,7 @@ class DualToken(DecoderReading):
     def unconditional(self, example: Example) -> ExampleRow:
         return self.prompt(layout.unasked(example))
 
-    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    def read(self, ids: Ids) -> tuple[str, list[ImageCodes]]:
         words, images = decoding.read_ids(ids, self.vocabulary.ids, self.config.grid)
         return self.vocabulary.decode(words).strip(), images
 
@@ -227,7 +229,7 @@ class DualToken(DecoderReading):
             return None
         return jax.lax.stop_gradient(self.encode_image(params, batch["pixels"]).codes)
 
-    def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
+    def embed(self, params: Params, batch: Batch) -> Embeds:
         """Table rows of the ids, projected codes at the pictures' positions."""
         embeds, codes = self.apply(params, "lm", batch["tokens"], method="embed_tokens"), self.codes_of(params, batch)
         if codes is None:
@@ -267,6 +269,6 @@ class DualToken(DecoderReading):
         return decoding.decode_init(self, batch, settings)
 
     def decode_step(
-        self, params: Params, hidden: jax.Array, state: decoding.DecodeState, settings: Decoding, keys: jax.Array
+        self, params: Params, hidden: Hidden, state: decoding.DecodeState, settings: Decoding, keys: Keys
     ) -> tuple[Emission, decoding.DecodeState]:
         return decoding.decode_step(self, params, hidden, state, settings, keys)

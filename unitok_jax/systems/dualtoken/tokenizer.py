@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.attn_projection import AttnProjection
 from unitok_jax.backbones.pixel_decoder import PixelDecoder
@@ -60,7 +60,7 @@ class Tokenizer:
         self.tower = SiglipVision(config.tower)
         self.decoder = PixelDecoder(config.decoder)
 
-    def init(self, key: jax.Array, part: str) -> Params:
+    def init(self, key: PRNGKeyArray, part: str) -> Params:
         """Random parameters of one part."""
         c = self.config
         if part == "codebooks":
@@ -153,7 +153,7 @@ class Tokenizer:
             quantized["pix"] = quantized["sem"]
         return quantized, books, dead
 
-    def draw(self, key: jax.Array, pictures: int, branches: tuple[str, ...]) -> dict[str, Restarts | None]:
+    def draw(self, key: PRNGKeyArray, pictures: int, branches: tuple[str, ...]) -> dict[str, Restarts | None]:
         """The draws of a training step over `pictures` pictures for the branches that learn."""
         rows, columns = self.config.grid
         cells = pictures * rows * columns

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from unitok_jax.errors import UserError
 from unitok_jax.sampling import filters, guidance, repetition
@@ -163,8 +163,10 @@ def decode_step(
     return Emission(rows[:, None], embed_ids(rows), done, jnp.zeros_like(done)), after
 
 
-def read_ids(ids: Sequence[int] | np.ndarray, grammar: Grammar) -> tuple[list[int], list[np.ndarray]]:
-    """Splits decoded ids into ids of text and pictures' codes, int32 [side, side] each.
+def read_ids(
+    ids: Sequence[int] | Int[np.ndarray, "T"], grammar: Grammar
+) -> tuple[list[int], list[Int32[np.ndarray, "_ _"]]]:
+    """Splits decoded ids into ids of text and pictures' codes, [side, side] each.
 
     A scale begins a picture, which takes the codes up to the next scale: cut off, or filled up with code 0, to as many
     as the scale has. Codes in front of any scale belong to a picture that the prompt began.

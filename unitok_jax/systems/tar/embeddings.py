@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.errors import UserError
@@ -24,7 +24,7 @@ def grow(
     codebook: Float[Array | np.ndarray, "codes C"] | None,
     scales: Float[Array | np.ndarray, "scales D"],
     how: CodeRows = "released",
-    key: jax.Array | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Float[np.ndarray, "size D"]:
     """A table with a row for every id of Tar's vocabulary, float32.
 
@@ -58,7 +58,7 @@ def grow(
     return np.concatenate([front, rows])
 
 
-def draw_scales(table: Table, ids: TokenIds, key: jax.Array) -> Float[np.ndarray, "scales D"]:
+def draw_scales(table: Table, ids: TokenIds, key: PRNGKeyArray) -> Float[np.ndarray, "scales D"]:
     """Rows around the mean of the text's, with a billionth of their covariance, as the framework draws new ones."""
     text = np.asarray(table, np.float64)[: ids.scale]
     centred = text - text.mean(0)
@@ -80,7 +80,7 @@ def grow_lm(
     rows: int,
     ids: TokenIds,
     codebook: Float[Array | np.ndarray, "codes C"],
-    key: jax.Array,
+    key: PRNGKeyArray,
     how: CodeRows = "released",
 ) -> dict[str, Any]:
     """A Qwen2.5's parameters as those of Tar's language model at its first step.

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from unitok_jax.data.example import BadExample, Example
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 
 
-def square(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to [side, side, 3], bicubic and antialiased, its aspect not kept.
+def square(image: Picture, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Resizes to a square of `side`, bicubic and antialiased, its aspect not kept.
 
     This is what the released training feeds the language model's tokenizer. The released scripts that read pictures
     leave the resizing to the tokenizer, which does it bilinearly (`TATok.resize`).

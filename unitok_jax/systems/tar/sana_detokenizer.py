@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.sana import Sana, SanaConfig
 from unitok_jax.sampling import flow
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.systems.base import Params
 
 Latents = Float[Array, "batch rows columns channels"]
@@ -84,6 +85,6 @@ def flow_loss(
     return jnp.square(found.astype(jnp.float32) - (noise - clean)).mean((1, 2, 3))
 
 
-def noise_for(config: SanaConfig, keys: jax.Array, side: int) -> Latents:
-    """Unit normal latents [B, side, side, C], one key a picture."""
+def noise_for(config: SanaConfig, keys: Keys, side: int) -> Float[Array, "rows side side channels"]:
+    """Unit normal latents, one key a picture."""
     return jax.vmap(lambda key: jax.random.normal(key, (side, side, config.channels)))(keys)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from unitok_jax.errors import UserError
 
@@ -23,7 +24,7 @@ def check(scales: Sequence[int], weights: Sequence[float]) -> None:
 
 
 def switch(
-    key: jax.Array, scales: Sequence[int], weights: Sequence[float], at: Callable[[int, Any], Any], operand: Any
+    key: PRNGKeyArray, scales: Sequence[int], weights: Sequence[float], at: Callable[[int, Any], Any], operand: Any
 ) -> Any:
     """``at(scale, operand)`` with the scale drawn by `key`: all scales are one program, one of which runs."""
     if len(scales) == 1:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from clu import metrics
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.ar_image import ARImage
 from unitok_jax.data.rows import Modality, RowSpec, View
@@ -43,7 +43,7 @@ def code_loss(
     params: Params,
     condition: Float[Array, "batch T C"],
     codes: Codes,
-    key: jax.Array | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, "batch N"], Bool[Array, "batch N"]]:
     """Negative log-likelihood of every code, and whether the likeliest one is right; dropout only with a key."""
     rngs = None if key is None else {"dropout": key}

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from clu import metrics
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.data.rows import Modality, RowSpec, View
 from unitok_jax.layers.norms import unit_length
@@ -58,7 +58,7 @@ def losses(
     features: Float[Array, "batch n C"],
     target: Float[Array, "batch N C"],
     scale: int,
-    key: jax.Array | None = None,
+    key: PRNGKeyArray | None = None,
     codes: Int[Array, "batch N"] | None = None,
 ) -> tuple[dict[str, Float[Array, "batch"]], nearest.Quantized, Float[Array, "batch N C"]]:
     """Each picture's losses at one scale.

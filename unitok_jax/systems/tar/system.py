@@ -13,16 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import ar_image, dc_ae, decoder_lm, sana, siglip, siglip_text, taming_vae
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import tower_stage, vq_stage
-from unitok_jax.systems.base import Batch, Emission, Params, Stage, Start, VisualTokens
+from unitok_jax.systems.base import (
+    Batch,
+    Embeds,
+    Emission,
+    Hidden,
+    Ids,
+    ImageCodes,
+    Params,
+    Stage,
+    Start,
+    VisualTokens,
+)
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.tar import (
@@ -120,7 +133,7 @@ class Tar(DecoderReading):
         """The same model drawing in another way; see `TarConfig.with_detokenizer`."""
         return Tar(self.config.with_detokenizer(name, resolution, scale, guidance), self.vocabulary)
 
-    def init(self, key: jax.Array, parts: tuple[str, ...]) -> Params:
+    def init(self, key: PRNGKeyArray, parts: tuple[str, ...]) -> Params:
         """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
         made = {}
         for part in parts:
@@ -165,8 +178,8 @@ class Tar(DecoderReading):
         """Host side: ids for the text tower."""
         return tower_stage.padded(map(self.vocabulary.encode, texts), self.config.text, self.vocabulary.ids.end_of_text)
 
-    def tower_picture(self, image: np.ndarray) -> np.ndarray:
-        """Host side: what the teacher sees of a uint8 image [H, W, 3]."""
+    def tower_picture(self, image: Picture) -> Picture:
+        """Host side: what the teacher sees of an image."""
         return pictures.square(image, self.config.vit.image_size)
 
     def codebooks(self, codes: Int[np.ndarray, "batch n 1"]) -> dict[str, tuple[Int[np.ndarray, "batch n 1"], int]]:
@@ -218,7 +231,7 @@ class Tar(DecoderReading):
         )
         return self.apply(params, "vae", latents / vae.scaling, method="decode")
 
-    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+    def views(self, image: Picture, rng: np.random.Generator | None = None) -> dict[str, list[Picture]]:
         del rng
         return {"ta_tok": [pictures.square(image, self.config.ta_tok.encoder.image_size)]}
 
@@ -254,13 +267,13 @@ class Tar(DecoderReading):
         yes, no = (self.vocabulary.encode(word)[0] for word in ("yes", "no"))
         return yes, no
 
-    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    def read(self, ids: Ids) -> tuple[str, list[ImageCodes]]:
         text, images = decoding.read_ids(ids, self.grammar)
         return self.vocabulary.decode(text).strip(), images
 
     # Language model
 
-    def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
+    def embed(self, params: Params, batch: Batch) -> Embeds:
         """Table rows of the ids, those of codes included."""
         codes = batch.get("codes")
         if codes is None and batch.get("pixels"):
@@ -274,7 +287,7 @@ class Tar(DecoderReading):
         return decoding.decode_init(self.grammar, batch, settings)
 
     def decode_step(
-        self, params: Params, hidden: jax.Array, state: decoding.DecodeState, settings: Decoding, keys: jax.Array
+        self, params: Params, hidden: Hidden, state: decoding.DecodeState, settings: Decoding, keys: Keys
     ) -> tuple[Emission, decoding.DecodeState]:
         logits = self.apply(params, "lm", hidden, method="logits")
 

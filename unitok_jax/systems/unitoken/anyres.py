@@ -13,10 +13,10 @@ from einops import rearrange
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from unitok_jax.data.pictures import Picture
 from unitok_jax.systems.unitoken.images import siglip_view
 
 Canvas = tuple[int, int]  # width, height in pixels
-Picture = UInt8[np.ndarray, "H W 3"]
 Tile = UInt8[np.ndarray, "side side 3"]
 
 ROW_END = -1  # in an order: no feature, but the embedding of the newline id

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from unitok_jax.errors import UserError
 from unitok_jax.sampling import filters, guidance
@@ -167,7 +167,9 @@ def decode_step(
     return Emission(rows[:, None], embed_ids(rows), guidance.to_rows(after.done, decoding), restart), after
 
 
-def read_ids(ids: Sequence[int] | np.ndarray, tokens: TokenIds) -> tuple[list[int], list[np.ndarray]]:
+def read_ids(
+    ids: Sequence[int] | Int[np.ndarray, "T"], tokens: TokenIds
+) -> tuple[list[int], list[Int32[np.ndarray, "_ _"]]]:
     """Splits decoded ids into text ids and images (specification, section 12.3).
 
     An image runs from BOI to EOI; in the text each finished one becomes the id `TokenIds.image`. An unfinished
@@ -175,7 +177,7 @@ def read_ids(ids: Sequence[int] | np.ndarray, tokens: TokenIds) -> tuple[list[in
     An EOI that no BOI precedes ends an image that the prompt began. End-of-turn ids are dropped.
 
     Returns:
-        (text ids, codes int32 [rows, columns] of each image).
+        (text ids, codes [rows, columns] of each image).
     """
     ids = [int(i) for i in ids]
     text: list[int] = []
@@ -210,8 +212,8 @@ def _finish(image: list[int], tokens: TokenIds, text: list[int], images: list[np
         images.append(codes)
 
 
-def forming(ids: Sequence[int] | np.ndarray, tokens: TokenIds) -> np.ndarray | None:
-    """Codes int32 [rows, columns] of an image under way, which the prompt or the last BOI began.
+def forming(ids: Sequence[int] | Int[np.ndarray, "T"], tokens: TokenIds) -> Int32[np.ndarray, "rows columns"] | None:
+    """Codes of an image under way, which the prompt or the last BOI began.
 
     What is still to come shows the last code. None without such an image, or before its first code.
     """
@@ -224,8 +226,8 @@ def forming(ids: Sequence[int] | np.ndarray, tokens: TokenIds) -> np.ndarray | N
     return image_codes(image + codes[-1:] * max(0, 2 + rows * (columns + 1) - len(image)), tokens)
 
 
-def image_codes(ids: Sequence[int], tokens: TokenIds) -> np.ndarray | None:
-    """Codes int32 [rows, columns] of the ids between BOI and EOI; None if they are not a whole grid of codes."""
+def image_codes(ids: Sequence[int], tokens: TokenIds) -> Int32[np.ndarray, "rows columns"] | None:
+    """Codes of the ids between BOI and EOI; None if they are not a whole grid of codes."""
     if len(ids) < 2:
         return None
     rows, columns = (2 * (int(i) - tokens.grid) for i in ids[:2])

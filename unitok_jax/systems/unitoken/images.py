@@ -8,20 +8,23 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
+
+from unitok_jax.data.pictures import Picture
 
 Draws = np.random.Generator | random.Random | None
 
 
-def siglip_view(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to [side, side, 3], bicubic and antialiased, ignoring the aspect ratio."""
+def siglip_view(image: Picture, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Resizes to a square of `side`, bicubic and antialiased, ignoring the aspect ratio."""
     if image.shape[:2] == (side, side):
         return image
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def vqgan_view(image: np.ndarray, height: int, width: int, rng: Draws = None) -> np.ndarray:
-    """Scales uint8 [H, W, 3] to cover (height, width) and crops: at a random place with `rng`, else in the middle."""
+def vqgan_view(image: Picture, height: int, width: int, rng: Draws = None) -> UInt8[np.ndarray, "height width 3"]:
+    """Scales to cover (height, width) and crops: at a random place with `rng`, else in the middle."""
     if image.shape[:2] == (height, width):
         return image
     picture = cover(Image.fromarray(image), width, height)

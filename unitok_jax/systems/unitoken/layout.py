@@ -9,14 +9,18 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from unitok_jax.data.example import IMAGE, BadExample, Example, Turn
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.systems.unitoken.anyres import ROW_END, AnyRes
 from unitok_jax.systems.unitoken.vocabulary import TokenIds, Vocabulary
 
 IGNORE = -100  # a label that is not learnt
+Run = Int32[np.ndarray, " n"]
+Part = tuple[Run, Run, Run]  # ids, modality, slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +48,13 @@ class ImageShape:
         """The most pictures that the tower sees of one image."""
         return self.anyres.most_pictures if self.anyres else 1
 
-    def order(self, image: np.ndarray) -> np.ndarray:
-        """Features of an image in reading order, int32 [n], counted from its first picture; `ROW_END` between."""
+    def order(self, image: Picture) -> Int32[np.ndarray, " n"]:
+        """Features of an image in reading order, counted from its first picture; `ROW_END` between."""
         if self.anyres is None:
             return np.arange(self.features, dtype=np.int32)
         return self.anyres.order(image.shape[1], image.shape[0])
 
-    def outputs(self, image: np.ndarray) -> int:
+    def outputs(self, image: Picture) -> int:
         """Features of all pictures of an image, read or not."""
         return self.features * (self.anyres.count(image.shape[1], image.shape[0]) if self.anyres else 1)
 
@@ -164,7 +168,7 @@ def _feature_runs(example: Example, shape: ImageShape, answer_features: bool) ->
     return runs
 
 
-def picture(example: Example, index: int) -> np.ndarray:
+def picture(example: Example, index: int) -> Picture:
     """An image of which features are wanted.
 
     Raises:
@@ -212,7 +216,7 @@ def _image(index: int, run: np.ndarray | None, ids: TokenIds, shape: ImageShape,
     return _Piece(values, labels, modality, slots)
 
 
-def code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray, ...]:
+def code_part(index: int, ids: TokenIds, shape: ImageShape) -> Part:
     """(ids, modality, slots) of ``BOI h w {codes, newline a row}``."""
     head = [ids.boi, ids.grid + shape.rows // 2, ids.grid + shape.columns // 2]
     code = np.ones((shape.rows, shape.columns + 1), bool)
@@ -226,7 +230,7 @@ def code_part(index: int, ids: TokenIds, shape: ImageShape) -> tuple[np.ndarray,
     return values, modality, slots
 
 
-def feature_part(run: np.ndarray | None, ids: TokenIds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def feature_part(run: Int[np.ndarray, " features"] | None, ids: TokenIds) -> Part:
     """(ids, modality, slots) of ``SEP {features, newline a row} EOI``, or of a lone EOI.
 
     Args:

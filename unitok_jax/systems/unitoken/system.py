@@ -12,16 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import decoder_lm, siglip, siglip_text, taming_vae
 from unitok_jax.data.example import IMAGE, BadExample, Example, Task
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems import tower_stage, vq_stage
-from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_vqgan, weights
@@ -87,7 +89,7 @@ class UniToken(DecoderReading):
             "lm": functools.partial(stage_lm.build, self),
         }
 
-    def init(self, key: jax.Array, parts: tuple[str, ...]) -> Params:
+    def init(self, key: PRNGKeyArray, parts: tuple[str, ...]) -> Params:
         """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
         side, vit = self.config.image_size, self.config.vit
         inputs = {
@@ -127,15 +129,15 @@ class UniToken(DecoderReading):
     def decode_image(self, params: Params, codes: Int[Array, "batch rows columns"]) -> Float[Array, "batch H W 3"]:
         return self.apply(params, "vqgan", codes, method="decode_codes")[0]
 
-    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+    def views(self, image: Picture, rng: np.random.Generator | None = None) -> dict[str, list[Picture]]:
         side = self.config.image_size
         return {
             "vqgan": [vqgan_view(image, side, side, rng or self.config.prompt_draws())],
             "siglip": self.feature_views(image),
         }
 
-    def feature_views(self, image: np.ndarray) -> list[np.ndarray]:
-        """What the tower sees of a uint8 image [H, W, 3]: one picture, or under AnyRes an overview and its tiles."""
+    def feature_views(self, image: Picture) -> list[Picture]:
+        """What the tower sees of an image: one picture, or under AnyRes an overview and its tiles."""
         anyres = self.config.anyres
         return anyres.pictures(image) if anyres else [siglip_view(image, self.config.vit.image_size)]
 
@@ -151,8 +153,8 @@ class UniToken(DecoderReading):
         """Host side: ids for the text tower."""
         return tower_stage.padded(map(self.vocabulary.encode, texts), self.config.text, self.vocabulary.ids.pad)
 
-    def tower_picture(self, image: np.ndarray) -> np.ndarray:
-        """Host side: what the tower sees of a uint8 image [H, W, 3] as a whole."""
+    def tower_picture(self, image: Picture) -> Picture:
+        """Host side: what the tower sees of an image as a whole."""
         return siglip_view(image, self.config.vit.image_size)
 
     # Rows
@@ -168,19 +170,19 @@ class UniToken(DecoderReading):
     def unconditional(self, example: Example) -> ExampleRow:
         return layout.image_start(self.vocabulary.ids, example)
 
-    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    def read(self, ids: Ids) -> tuple[str, list[ImageCodes]]:
         said, images = decoding.read_ids(ids, self.vocabulary.ids)
         runs = itertools.groupby(said, lambda i: i == self.vocabulary.ids.image)
         words = (IMAGE * len(list(run)) if drawn else self.vocabulary.decode(list(run)) for drawn, run in runs)
         return "".join(words).strip(), images
 
-    def forming(self, ids: np.ndarray) -> np.ndarray | None:
+    def forming(self, ids: Ids) -> ImageCodes | None:
         """Host side: the codes of an image under way; see `decoding.forming`."""
         return decoding.forming(ids, self.vocabulary.ids)
 
     # Language model
 
-    def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
+    def embed(self, params: Params, batch: Batch) -> Embeds:
         """Table rows of the ids, features at the feature positions.
 
         ``batch['blank']``, bool [R, S], if there, blanks positions: the pad id for a code, zeros for a feature.
@@ -211,7 +213,7 @@ class UniToken(DecoderReading):
         return decoding.decode_init(self.grammar, batch, settings)
 
     def decode_step(
-        self, params: Params, hidden: jax.Array, state: decoding.DecodeState, settings: Decoding, keys: jax.Array
+        self, params: Params, hidden: Hidden, state: decoding.DecodeState, settings: Decoding, keys: Keys
     ) -> tuple[Emission, decoding.DecodeState]:
         logits = self.apply(params, "lm", hidden, method="logits")
 

@@ -141,7 +141,7 @@ def text_step(
     return Emission(rows, embed_ids(rows), rows[:, 0] == ids.im_end, jnp.zeros(len(rows), bool))
 
 
-def read_picture(config: UniWeTokConfig, ids: Int[np.ndarray, "n groups"]) -> list[np.ndarray]:
+def read_picture(config: UniWeTokConfig, ids: Int[np.ndarray, "n groups"]) -> list[Int[np.ndarray, "_ _ groups"]]:
     """The picture of a drawing decode as codes [rows, columns, groups]; none where it is not whole."""
     if not len(ids):
         return []

@@ -10,13 +10,19 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from unitok_jax.data.pictures import Picture
+
+Square = UInt8[np.ndarray, "side side 3"]
+
 CROP_RANGE = (0.8, 1.0)  # of the resized short side that a random crop keeps
 FADE = (700, 750)  # of 800 epochs, those between which random crops give way to central ones
 SEEDS = 1e8  # a float as released: the hash loses its low bits before the remainder is taken
 
 
-def cover(image: np.ndarray, height: int, width: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Scales uint8 [H, W, 3] to cover (height, width), bilinear and antialiased, and crops: centrally without `rng`."""
+def cover(
+    image: Picture, height: int, width: int, rng: np.random.Generator | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Scales to cover (height, width), bilinear and antialiased, and crops: centrally without `rng`."""
     if image.shape[:2] == (height, width):
         return image
     high, wide = image.shape[:2]
@@ -30,14 +36,14 @@ def cover(image: np.ndarray, height: int, width: int, rng: np.random.Generator |
     return resized[top : top + height, left : left + width]
 
 
-def center_crop(image: np.ndarray, side: int) -> np.ndarray:
+def center_crop(image: Picture, side: int) -> Square:
     """ADM's: BOX halving while the short side is twice `side`, bicubic to `side`, then the middle."""
     resized = _shrink(Image.fromarray(image), side)
     top, left = ((n - side) // 2 for n in resized.shape[:2])
     return resized[top : top + side, left : left + side]
 
 
-def random_crop(image: np.ndarray, side: int, draw: np.random.RandomState) -> np.ndarray:
+def random_crop(image: Picture, side: int, draw: np.random.RandomState) -> Square:
     """A crop of `side` out of the picture with a short side drawn between ``side / 1.0`` and ``side / 0.8``."""
     low, high = (math.ceil(side / share) for share in reversed(CROP_RANGE))
     resized = _shrink(Image.fromarray(image), int(draw.randint(low, high + 1)))
@@ -46,9 +52,7 @@ def random_crop(image: np.ndarray, side: int, draw: np.random.RandomState) -> np
     return resized[top : top + side, left : left + side]
 
 
-def class_view(
-    image: np.ndarray, side: int, share: float, draw: np.random.RandomState, flip: bool = True
-) -> np.ndarray:
+def class_view(image: Picture, side: int, share: float, draw: np.random.RandomState, flip: bool = True) -> Square:
     """The class-conditional recipe's training view; draws, in order: crop or not, its size and place, the flip."""
     cropped = share > 0 and draw.rand() < share  # without random crops that draw is not made
     view = random_crop(image, side, draw) if cropped else center_crop(image, side)

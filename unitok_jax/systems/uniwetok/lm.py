@@ -5,10 +5,10 @@ flat pack. A batch's pictures come as signs, [batch, images, n, bits], in patch-
 `slots` count tokens: token k of the row's picture i has slot ``i n + k``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise, training_loss
 from unitok_jax.data.rows import Modality
@@ -19,6 +19,7 @@ from unitok_jax.systems.loss_positions import Places, draws, find
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 
 Signs = Float[Array, "batch images n bits"]
+Noise = tuple[Float[Array, "repeated_blocks"], Float[Array, "repeated_blocks P bits"]]  # times and noise
 
 
 def projector(config: UniWeTokConfig) -> MLP:
@@ -125,7 +126,7 @@ def conditions(
     return (gathered + positions(config, drawn.token % n, wide)).reshape(-1, config.parallel_num, hidden.shape[-1])
 
 
-def draw_noise(config: UniWeTokConfig, key: Array, drawn: Drawn, blocks: int) -> tuple[Array, Array]:
+def draw_noise(config: UniWeTokConfig, key: PRNGKeyArray, drawn: Drawn, blocks: int) -> Noise:
     """Times and noise of `drawing_loss`.
 
     They are drawn for the `blocks` that a row could have without a bound and cut to those that `drawn` has room for,
@@ -147,7 +148,7 @@ def drawing_loss(
     signs: Signs,
     condition: Float[Array, "blocks P D"],
     drawn: Drawn,
-    noise: tuple[Array, Array],
+    noise: Noise,
 ) -> Float[Array, "repeat blocks P"]:
     """The head's loss of every drawn token, mean over its bits; to be masked by `drawn.kept`."""
     flat = signs.reshape(len(signs), -1, signs.shape[-1])
@@ -157,6 +158,12 @@ def drawing_loss(
     return entries.mean(-1).reshape(-1, *condition.shape[:2])
 
 
-def denoise(config: UniWeTokConfig, params: Params, z: Array, t: Array, condition: Array) -> Any:
+def denoise(
+    config: UniWeTokConfig,
+    params: Params,
+    z: Float[Array, "rows *P bits"],
+    t: Float[Array, "rows"],
+    condition: Float[Array, "rows *P D"],
+) -> Float[Array, "rows *P bits"]:
     """The head."""
     return FlowHead(config.flow, config.vae.z_channels).apply({"params": params["flow"]}, z, t, condition)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 from unitok_jax.backbones import binary_vae, bitdance, lpips, pool_heads, siglip, vgg16
 from unitok_jax.backbones.pool_heads import PoolHead
@@ -206,7 +206,9 @@ def picture_loss(
     return attach(value, written, pull), sums, logged, state
 
 
-def coding_loss(options: TokenizerOptions, sums: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:
+def coding_loss(
+    options: TokenizerOptions, sums: Mapping[str, Float[Array, ""]], step: Int[Array, ""]
+) -> Float[Array, ""]:
     """Entropies and commitment, weighted; `sums` over the pictures, by name."""
     entropy = options.sample_weight * sums["token_entropy"] - options.batch_weight * sums["codebook_entropy"]
     factor = enlarged(step, options.enlarge, options.enlarge_steps) if options.enlarge else 1.0
@@ -250,7 +252,9 @@ def _meaning(
     return loss, sums
 
 
-def embed_teacher(options: TokenizerOptions, params: Params, pictures: jax.Array) -> jax.Array:
+def embed_teacher(
+    options: TokenizerOptions, params: Params, pictures: Float[Array, "batch H W 3"]
+) -> Float[Array, "batch C"]:
     """The frozen teacher's embeddings of pictures in [-1, 1], brought to its own size (bicubic, antialiased)."""
     teacher = options.distill.teacher
     shape = (len(pictures), teacher.image_size, teacher.image_size, 3)

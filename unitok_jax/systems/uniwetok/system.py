@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import binary_vae, bitdance, decoder_lm, flow_head
 from unitok_jax.backbones.binary_vae import BinaryVAE
@@ -22,12 +22,14 @@ from unitok_jax.backbones.decoder_lm import DecoderLM
 from unitok_jax.backbones.flow_head import FlowHead
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.data.example import BadExample, Example, Task
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary
+from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Emission, Params, Stage, VisualTokens
+from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, Valid, VisualTokens
 from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.uniwetok import decoding, lm, stage_c2i, stage_lm, stage_tokenizer, weights
@@ -73,7 +75,7 @@ class UniWeTok(DecoderReading):
             "lm": functools.partial(stage_lm.build, self),
         }
 
-    def init(self, key: jax.Array, parts: tuple[str, ...]) -> Params:
+    def init(self, key: PRNGKeyArray, parts: tuple[str, ...]) -> Params:
         """Random parameters of some parts; a part's numbers do not depend on which others are asked for."""
         c = self.config
         bits, parallel = c.vae.z_channels, c.parallel_num
@@ -110,7 +112,7 @@ class UniWeTok(DecoderReading):
         return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, features.shape[1:3])
 
     def decode_image(
-        self, params: Params, codes: Int[Array, "batch rows columns groups"], keys: Array | None = None
+        self, params: Params, codes: Int[Array, "batch h w groups"], keys: Keys | None = None
     ) -> Float[Array, "batch H W 3"]:
         """Pictures from group codes; the decoder's noise comes from `keys`, one a picture, or is the same for all."""
         signs = binary.from_indices(codes, self.config.vae.z_channels)
@@ -119,10 +121,10 @@ class UniWeTok(DecoderReading):
         noise = binary_vae.draw_noise(self.config.vae, signs, keys)
         return self.apply(params, "vae", signs, noise, method="decode")[0]
 
-    def views(self, image: np.ndarray, rng: np.random.Generator | None = None) -> dict[str, list[np.ndarray]]:
+    def views(self, image: Picture, rng: np.random.Generator | None = None) -> dict[str, list[Picture]]:
         return {"image": [cover(image, *self.size_of(image), rng)]}
 
-    def size_of(self, image: np.ndarray) -> tuple[int, int]:
+    def size_of(self, image: Picture) -> tuple[int, int]:
         """The listed (height, width) whose shape is nearest to the picture's."""
         shape = np.log(image.shape[0] / image.shape[1])
         return min(self.config.all_sizes, key=lambda size: abs(np.log(size[0] / size[1]) - shape))
@@ -198,7 +200,7 @@ class UniWeTok(DecoderReading):
         self,
         params: Params,
         labels: Int[Array, "batch"],
-        keys: Array,
+        keys: Keys,
         steps: int = 100,
         guidance: float = 1.0,
         schedule: str = "linear",
@@ -235,14 +237,14 @@ class UniWeTok(DecoderReading):
         row = self.layout.unconditional(example, sizes, draw=True)
         return self.place_images(example, row, sizes, rng=None)
 
-    def read(self, ids: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    def read(self, ids: Ids) -> tuple[str, list[ImageCodes]]:
         if ids.ndim == 2:
             return "", decoding.read_picture(self.config, ids)
         return self.vocabulary.decode([i for i in ids if i != self.vocabulary.ids.im_end]).strip(), []
 
     # Language model
 
-    def embed(self, params: Params, batch: Batch) -> Float[Array, "R S D"]:
+    def embed(self, params: Params, batch: Batch) -> Embeds:
         """Table rows of the ids, projected tokens at the code positions."""
         embeds = self.apply(params, "lm", batch["tokens"], method="embed_tokens")
         if "codes" not in batch and "image" not in batch.get("pixels", {}):
@@ -250,7 +252,7 @@ class UniWeTok(DecoderReading):
         signs, columns = self.row_tokens(params, batch)
         return lm.place_tokens(self.config, params, embeds, batch, signs, columns)
 
-    def advance(self, params: Params, embeds: jax.Array, cache: KVCache, valid: jax.Array) -> tuple[jax.Array, KVCache]:
+    def advance(self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid) -> tuple[Embeds, KVCache]:
         """Prompts are read in order; P positions that follow one are a block, which sees itself both ways."""
         count, blocks = embeds.shape[1], None
         if count == self.config.parallel_num > 1:
@@ -267,7 +269,7 @@ class UniWeTok(DecoderReading):
         return jnp.zeros((), jnp.int32)
 
     def decode_step(
-        self, params: Params, hidden: jax.Array, state: Int[Array, ""], settings: Decoding, keys: jax.Array
+        self, params: Params, hidden: Hidden, state: Int[Array, ""], settings: Decoding, keys: Keys
     ) -> tuple[Emission, Int[Array, ""]]:
         def embed_ids(ids: jax.Array) -> jax.Array:
             return self.apply(params, "lm", ids, method="embed_tokens")
