@@ -4,13 +4,13 @@ import argparse
 import re
 from collections.abc import Sequence
 
-import numpy as np
 from etils import epath
 
 from unitok_jax.cli.detokenizer import redirected
 from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
+from unitok_jax.data.pictures import Picture
 from unitok_jax.errors import UserError, writing
 from unitok_jax.evaluation.sheets import save_picture
 
@@ -69,8 +69,8 @@ def reconstruct(args: argparse.Namespace) -> None:
         save_pictures(args.out, names, pipeline.reconstruct(images))
 
 
-def read_pictures(paths: Sequence[str]) -> list[np.ndarray]:
-    """Pictures of files, uint8 [H, W, 3] each.
+def read_pictures(paths: Sequence[str]) -> list[Picture]:
+    """Pictures of files.
 
     Raises:
         UserError: naming the first that is missing or cannot be decoded.
@@ -95,7 +95,7 @@ def _show(names: Sequence[str], texts: Sequence[str]) -> None:
         print(f"{name}\t{text}")
 
 
-def save_pictures(folder: str, names: Sequence[str], drawn: Sequence[np.ndarray]) -> None:
+def save_pictures(folder: str, names: Sequence[str], drawn: Sequence[Picture]) -> None:
     """Writes pictures into a folder as PNG and prints their paths."""
     for name, picture in zip(names, drawn, strict=True):
         path = epath.Path(folder) / f"{name}.png"

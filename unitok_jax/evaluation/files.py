@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from unitok_jax.data.pictures import Picture
+
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[BinaryIO]:
@@ -47,14 +49,14 @@ def read_rows(path: epath.PathLike) -> list[dict[str, Any]]:
     return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
 
 
-def write_picture(path: epath.PathLike, picture: np.ndarray) -> None:
-    """Writes a uint8 [H, W, 3] picture as PNG."""
+def write_picture(path: epath.PathLike, picture: Picture) -> None:
+    """Writes a picture as PNG."""
     with replacing(path) as file:
         Image.fromarray(picture).save(file, format="PNG", optimize=True)
 
 
-def read_picture(path: epath.PathLike) -> np.ndarray:
-    """Reads a picture as uint8 [H, W, 3]."""
+def read_picture(path: epath.PathLike) -> Picture:
+    """Reads a picture."""
     with epath.Path(path).open("rb") as file:
         return np.asarray(Image.open(file).convert("RGB"))
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.sources import open_source
 from unitok_jax.errors import UserError
 from unitok_jax.evaluation import files
@@ -20,6 +22,7 @@ from unitok_jax.evaluation.provenance import provenance
 
 _log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
+Indices = Int[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Pictures:
     limit: int = 0
     seed: int = 0
 
-    def opened(self) -> tuple[Any, np.ndarray]:
+    def opened(self) -> tuple[Any, Indices]:
         """The source, and the indices of its records that are looked at, ascending.
 
         Raises:
@@ -52,8 +55,8 @@ class Pictures:
         return source, chosen
 
 
-def read(source: Any, indices: np.ndarray) -> tuple[list[int], list[Mapping[str, Any]], list[np.ndarray]]:
-    """Indices, records and pictures, uint8 [H, W, 3]; what cannot be read is left out and named in the log."""
+def read(source: Any, indices: Indices) -> tuple[list[int], list[Mapping[str, Any]], list[Picture]]:
+    """Indices, records and pictures; what cannot be read is left out and named in the log."""
     places, records, images = [], [], []
     for index in indices:
         try:
@@ -69,7 +72,7 @@ def read(source: Any, indices: np.ndarray) -> tuple[list[int], list[Mapping[str,
 
 
 def in_parts(
-    out: epath.Path, made_by: Mapping[str, Any], indices: np.ndarray, size: int, work: Callable[[np.ndarray], Arrays]
+    out: epath.Path, made_by: Mapping[str, Any], indices: Indices, size: int, work: Callable[[Indices], Arrays]
 ) -> Arrays:
     """Runs `work` on `size` indices at a time and joins what it gives along the first axes.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
+from jaxtyping import Float
 
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 12, 30
@@ -21,7 +22,9 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def thin(steps: Sequence[float], values: Sequence[float], points: int = _POINTS) -> tuple[np.ndarray, np.ndarray]:
+def thin(
+    steps: Sequence[float], values: Sequence[float], points: int = _POINTS
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Means over at most `points` equal stretches of the finite values of a curve."""
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     finite = np.isfinite(values)

@@ -54,8 +54,10 @@ def logits(images: Features, classes: Float[np.ndarray, "width classes"]) -> Flo
     return LOGIT_SCALE * unit(images) @ classes
 
 
-def build(names: Sequence[str], templates: Sequence[str], encode: Callable[[Sequence[str]], Features]) -> np.ndarray:
-    """The classifier of some class names, [width, classes]; `encode` gives the features of a class's prompts."""
+def build(
+    names: Sequence[str], templates: Sequence[str], encode: Callable[[Sequence[str]], Features]
+) -> Float[np.ndarray, "width classes"]:
+    """The classifier of some class names; `encode` gives the features of a class's prompts."""
     prompts = ([canonical(template.replace("{c}", name)) for template in templates] for name in names)
     return classifier(np.stack([encode(of_class) for of_class in prompts]))
 

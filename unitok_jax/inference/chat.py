@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
+from unitok_jax.data.pictures import Picture
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline, words_of
 from unitok_jax.sampling.settings import Decoding
@@ -50,12 +51,12 @@ class Chat:
         self._turns: list[Turn] = []
         self._images: list[np.ndarray] = []
 
-    def say(self, text: str, images: Sequence[np.ndarray] = (), *, draw: bool = False) -> Reply:
+    def say(self, text: str, images: Sequence[Picture] = (), *, draw: bool = False) -> Reply:
         """Says something and waits for the answer.
 
         Args:
             text: may hold `IMAGE` symbols for its pictures; without any they stand in front of it.
-            images: uint8 [H, W, 3] each.
+            images: in the order of their symbols.
             draw: makes the answer begin with a picture; otherwise the model chooses.
 
         Raises:

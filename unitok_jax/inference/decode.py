@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Shaped
 
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import Keys, step_keys
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Emission, Params, System
+from unitok_jax.systems.base import Batch, Emission, Ids, Params, System
 from unitok_jax.systems.pixels import float_pixels
 
 
@@ -135,7 +135,7 @@ def decode(system: System, params: Params, batch: Batch, keys: Keys, decoding: D
 
 def stream(
     system: System, params: Params, batch: Batch, keys: Keys, decoding: Decoding, chunk: int
-) -> Iterator[list[np.ndarray]]:
+) -> Iterator[list[Ids]]:
     """The same decode, `chunk` steps at a time; yields each sample's ids so far after every chunk."""
     running = prefill(system, params, batch, keys, decoding)
     for _ in range(0, decoding.max_steps, chunk):
@@ -145,13 +145,13 @@ def stream(
             return
 
 
-def written(decode: Decode) -> list[np.ndarray]:
+def written(decode: Decode) -> list[Ids]:
     """Each sample's ids on the host, int32 [length]."""
     ids, lengths = to_host(decode.ids), to_host(decode.lengths)
     return [np.array(row[:length]) for row, length in zip(ids, lengths, strict=True)]
 
 
-def to_host(array: jax.Array) -> np.ndarray:
+def to_host(array: Shaped[Array, "*n"]) -> Shaped[np.ndarray, "*n"]:
     """The whole array on every process."""
     if array.is_fully_addressable:
         return np.asarray(array)

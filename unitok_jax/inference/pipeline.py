@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
+from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
@@ -24,11 +25,11 @@ from unitok_jax.parallel.mesh import batch_shards, row_sharding
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.guidance import rows_per_sample
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Params, System, VisualTokens
+from unitok_jax.systems.base import Batch, Ids, Params, System, VisualTokens
 from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
-Images = Sequence[np.ndarray] | np.ndarray  # uint8 [H, W, 3] each
+Images = Sequence[Picture] | UInt8[np.ndarray, "_ _ _ 3"]
 Views = Mapping[str, Sequence[np.ndarray]]
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -166,7 +167,7 @@ class Pipeline:
         self,
         prompt: str,
         *,
-        image: np.ndarray | None = None,
+        image: Picture | None = None,
         seed: int = 0,
         guidance: float | None = None,
         temperature: float | None = None,
@@ -179,7 +180,7 @@ class Pipeline:
         A system without ``forming`` (see `systems.base`) yields that alone.
 
         Args:
-            prompt: what to draw, or with `image`, uint8 [H, W, 3], how to change it.
+            prompt: what to draw, or with `image` how to change it.
             seed, guidance, temperature, top_k, grid: see `generate`.
             chunk: decode steps between two pictures.
 
@@ -204,7 +205,7 @@ class Pipeline:
         asked = list(zip(examples, examples, _seeds(seeds, len(examples)), strict=True))
         return self._in_batches(asked, functools.partial(self._answers, decoding or self.settings.read))
 
-    def stream(self, example: Example, decoding: Decoding, seed: int = 0, chunk: int = 16) -> Iterator[np.ndarray]:
+    def stream(self, example: Example, decoding: Decoding, seed: int = 0, chunk: int = 16) -> Iterator[Ids]:
         """The ids of one example's answer so far, `chunk` steps at a time; `System.read` makes sense of them."""
         batch = self._batch(*self._prompts([example], [example]), decoding)
         chunks = loop.stream(self.system, self.params, batch, sample_keys(np.array([seed])), decoding, chunk)
@@ -233,7 +234,7 @@ class Pipeline:
             raise UserError("images of several sizes in one call, each with codes of its own number; give them apart")
         return jax.tree.map(lambda *parts: np.stack(parts), *found)
 
-    def encode_each(self, images: Images) -> list[tuple[np.ndarray, tuple[int, int] | None]]:
+    def encode_each(self, images: Images) -> list[tuple[Int[np.ndarray, "_ ..."], tuple[int, int] | None]]:
         """Codes [n, *depth] of each image with their (rows, columns), for images that may be seen at different sizes.
 
         The grid is None of a system whose codes are a sequence.
@@ -256,7 +257,7 @@ class Pipeline:
 
         return np.stack(self._in_batches(codes, work))
 
-    def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"] | list[np.ndarray]:
+    def reconstruct(self, images: Images) -> UInt8[np.ndarray, "N H W 3"] | list[Picture]:
         """Images through their codes and back; a list where they come back in several sizes."""
         coded, back = self.encode_each(images), [np.zeros(0)] * len(images)
         for members in _groups([grid for _, grid in coded]):
@@ -285,7 +286,7 @@ class Pipeline:
         (view,) = self._pixels([self.system.views(image) for image in images], codes_alone=True).values()
         return view[:, 0]
 
-    def gives_features(self, image: np.ndarray) -> bool:
+    def gives_features(self, image: Picture) -> bool:
         """Whether the model reads an image as features too, and not as codes alone."""
         return self._shapes(self.system.views(image)).features is not None
 

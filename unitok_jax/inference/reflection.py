@@ -34,7 +34,7 @@ def check(system: System, best_of: int) -> None:
 def scores(
     system: System,
     params: Params,
-    drawings: Sequence[tuple[str, np.ndarray]],
+    drawings: Sequence[tuple[str, Int[np.ndarray, "_ _"]]],
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Float[np.ndarray, " n"]:
     """The probability of yes, in [0, 1], for what each drawing was to show, and its codes [rows, columns].

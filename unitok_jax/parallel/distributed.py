@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax._src import clusters  # nothing public tells what JAX finds out of a cluster
 from jax.sharding import NamedSharding
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from unitok_jax.errors import UserError
 from unitok_jax.parallel.mesh import check_batch
@@ -97,7 +97,7 @@ def to_global(
     return jax.tree.map(put, batch)
 
 
-def from_global(array: jax.Array) -> np.ndarray:
+def from_global(array: Shaped[jax.Array, "batch *data"]) -> Shaped[np.ndarray, "rows *data"]:
     """This process's rows of a global array, in order; the inverse of `to_global`."""
     pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])

@@ -16,7 +16,7 @@ import numpy as np
 from clu import metrics
 from etils import epath
 from flax import struct
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, Float, Num
 
 from unitok_jax.errors import writing
 from unitok_jax.systems.base import Aux
@@ -37,7 +37,7 @@ class Sum(metrics.Metric):
     def merge(self, other: "Sum") -> "Sum":
         return Sum(self.total + other.total)
 
-    def compute(self) -> jax.Array:
+    def compute(self) -> Float[jax.Array, ""]:
         return self.total
 
 
@@ -50,7 +50,7 @@ class Largest(metrics.Metric):
     def merge(self, other: "Largest") -> "Largest":
         return Largest(jnp.maximum(self.value, other.value))
 
-    def compute(self) -> jax.Array:
+    def compute(self) -> Num[jax.Array, ""]:
         return self.value
 
 

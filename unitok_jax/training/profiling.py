@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 from etils import epath
+from jaxtyping import Shaped
 
 from unitok_jax.errors import UserError
 
@@ -45,7 +46,7 @@ class Profiler:
             jax.profiler.start_trace(self._folder)
             self._running = True
 
-    def after(self, step: int, result: jax.Array) -> None:
+    def after(self, step: int, result: Shaped[jax.Array, "..."]) -> None:
         """Call it after; waits for `result` of the last traced step."""
         if self._running and step == self._steps.first + self._steps.count - 1:
             result.block_until_ready()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 import jax
+from jaxtyping import Shaped
 
 COLLAPSED = 0.05  # of a codebook's spread: below it the run says that the codebook is collapsing
 
@@ -35,7 +36,7 @@ class Progress:
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
 
     @contextlib.contextmanager
-    def waiting(self, latest: jax.Array | None) -> Iterator[None]:
+    def waiting(self, latest: Shaped[jax.Array, "..."] | None) -> Iterator[None]:
         """Times the wait for a batch; it counts only if the step before, which gave `latest`, is done by its end."""
         start = time.perf_counter()
         yield
