@@ -2,8 +2,10 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,8 @@ FLOORS = (
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 LONGEST = 490
+ARRAYS = ("Array", "jax.Array", "jnp.ndarray", "np.ndarray")
+HOLDERS = ("dict", "Mapping", "Callable")  # of arrays of many shapes, or checked where they are called
 BANNED_IMPORTS = ("torch", "tensorflow", "diffusers")
 DEPRECATED = (
     r"jax\.experimental\.pjit",
@@ -137,6 +141,33 @@ def test_public_names_say_what_they_are():
             if public and not ast.get_docstring(node):
                 silent.append(f"{name}.{node.name}")
     assert not silent
+
+
+def functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """The public functions of a module and the methods of its public classes, special ones too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef) and re.match("__|[^_]", child.name):
+            yield child
+        elif isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from functions(child)
+
+
+def bare(hint: ast.AST) -> bool:
+    """Whether a hint has an array without a shape: alone, in a union, tuple or sequence."""
+    if isinstance(hint, ast.Subscript):
+        outer = ast.unparse(hint.value)
+        return outer not in HOLDERS and not hasattr(jaxtyping, outer) and bare(hint.slice)
+    return ast.unparse(hint) in ARRAYS or any(map(bare, ast.iter_child_nodes(hint)))
+
+
+def test_arrays_in_public_signatures_have_shapes():
+    shapeless = []
+    for name, path in FILES.items():
+        for function in functions(ast.parse(path.read_text())):
+            arguments = [node for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+            hints = [function.returns, *(argument.annotation for argument in arguments)]
+            shapeless += [f"{name}.{function.name}: {ast.unparse(hint)}" for hint in hints if hint and bare(hint)]
+    assert not shapeless
 
 
 def test_test_files_have_names_of_their_own():
