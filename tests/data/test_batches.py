@@ -99,7 +99,7 @@ def test_another_seed_gives_other_batches(reference):
 
 def test_every_element_is_read_once():
     shape = Shape(toys.spec(), False, 5, seed=3)
-    streams = [RowStream([], shape, row, 0, np.zeros(len(REASONS))) for row in range(5)]
+    streams = [RowStream([], shape, row, 0, np.zeros(len(REASONS), np.int64)) for row in range(5)]
     read = []
     for turn in range(20):
         for stream in streams:
