@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from unitok_jax.data.example import BadExample
 
-Picture = UInt8[np.ndarray, "_ _ 3"]  # RGB, of any size: two in one signature need not be alike
+Picture = UInt8[np.ndarray, "_ _ 3"]  # [H, W, 3], any size: no two of a signature need be alike
 MAX_PIXELS = 100_000_000  # more than any camera gives: a larger header is damage or a decompression bomb
 MAX_ASPECT = 100  # of the longer side to the shorter: brought to a model's height, a thinner one would fill the memory
 

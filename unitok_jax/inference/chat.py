@@ -56,7 +56,7 @@ class Chat:
 
         Args:
             text: may hold `IMAGE` symbols for its pictures; without any they stand in front of it.
-            images: in the order of their symbols.
+            images: uint8 [H, W, 3] each.
             draw: makes the answer begin with a picture; otherwise the model chooses.
 
         Raises:

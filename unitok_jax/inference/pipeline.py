@@ -29,7 +29,7 @@ from unitok_jax.systems.base import Batch, Ids, Params, System, VisualTokens
 from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
-Images = Sequence[Picture] | UInt8[np.ndarray, "_ _ _ 3"]
+Images = Sequence[Picture] | UInt8[np.ndarray, "_ _ _ 3"]  # uint8 [H, W, 3] each
 Views = Mapping[str, Sequence[np.ndarray]]
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -180,7 +180,7 @@ class Pipeline:
         A system without ``forming`` (see `systems.base`) yields that alone.
 
         Args:
-            prompt: what to draw, or with `image` how to change it.
+            prompt: what to draw, or with `image`, uint8 [H, W, 3], how to change it.
             seed, guidance, temperature, top_k, grid: see `generate`.
             chunk: decode steps between two pictures.
 
