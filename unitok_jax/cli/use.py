@@ -10,7 +10,7 @@ from unitok_jax.cli.detokenizer import redirected
 from unitok_jax.conversion.loading import load_run, using
 from unitok_jax.data import pictures
 from unitok_jax.data.example import BadExample
-from unitok_jax.data.pictures import Picture
+from unitok_jax.data.pictures import Images, Picture
 from unitok_jax.errors import UserError, writing
 from unitok_jax.evaluation.sheets import save_picture
 
@@ -95,7 +95,7 @@ def _show(names: Sequence[str], texts: Sequence[str]) -> None:
         print(f"{name}\t{text}")
 
 
-def save_pictures(folder: str, names: Sequence[str], drawn: Sequence[Picture]) -> None:
+def save_pictures(folder: str, names: Sequence[str], drawn: Images) -> None:
     """Writes pictures into a folder as PNG and prints their paths."""
     for name, picture in zip(names, drawn, strict=True):
         path = epath.Path(folder) / f"{name}.png"

@@ -1,6 +1,7 @@
 """Pictures from arrays, encoded bytes or files to RGB arrays."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 from unitok_jax.data.example import BadExample
 
 Picture = UInt8[np.ndarray, "_ _ 3"]  # [H, W, 3], any size: no two of a signature need be alike
+Images = Sequence[Picture] | UInt8[np.ndarray, "_ _ _ 3"]  # uint8 [H, W, 3] each
 MAX_PIXELS = 100_000_000  # more than any camera gives: a larger header is damage or a decompression bomb
 MAX_ASPECT = 100  # of the longer side to the shorter: brought to a model's height, a thinner one would fill the memory
 

@@ -6,13 +6,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from unitok_jax.data.pictures import Picture
+from unitok_jax.data.pictures import Images, Picture
 from unitok_jax.evaluation import files
 
 _PAPER = 255  # the colour of the gaps and of cells without a picture
 
 
-def sheet(rows: Sequence[Sequence[Picture]], scale: int = 1, gap: int = 2) -> UInt8[np.ndarray, "height width 3"]:
+def sheet(rows: Sequence[Images], scale: int = 1, gap: int = 2) -> UInt8[np.ndarray, "height width 3"]:
     """Lays pictures out in rows and columns of cells as large as the largest picture.
 
     Args:
@@ -33,7 +33,7 @@ def sheet(rows: Sequence[Sequence[Picture]], scale: int = 1, gap: int = 2) -> UI
     return paper
 
 
-def save_picture(grid: Picture | Sequence[Sequence[Picture]], path: epath.PathLike, scale: int = 1) -> None:
+def save_picture(grid: Picture | Sequence[Images], path: epath.PathLike, scale: int = 1) -> None:
     """Writes one picture, or rows of pictures as a contact sheet, to a PNG at a local or bucket path."""
     picture = grid.repeat(scale, 0).repeat(scale, 1) if isinstance(grid, np.ndarray) else sheet(grid, scale)
     files.write_picture(path, picture)

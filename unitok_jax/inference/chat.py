@@ -1,13 +1,12 @@
 """A conversation with a model, turn by turn: words and pictures from both sides."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
-from unitok_jax.data.pictures import Picture
+from unitok_jax.data.pictures import Images
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline, words_of
 from unitok_jax.sampling.settings import Decoding
@@ -51,7 +50,7 @@ class Chat:
         self._turns: list[Turn] = []
         self._images: list[np.ndarray] = []
 
-    def say(self, text: str, images: Sequence[Picture] = (), *, draw: bool = False) -> Reply:
+    def say(self, text: str, images: Images = (), *, draw: bool = False) -> Reply:
         """Says something and waits for the answer.
 
         Args:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
 from unitok_jax.data.example import IMAGE, Example, Task, Turn
-from unitok_jax.data.pictures import Picture
+from unitok_jax.data.pictures import Images, Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
 from unitok_jax.inference import decode as loop
@@ -29,7 +29,6 @@ from unitok_jax.systems.base import Batch, Ids, Params, System, VisualTokens
 from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
-Images = Sequence[Picture] | UInt8[np.ndarray, "_ _ _ 3"]  # uint8 [H, W, 3] each
 Views = Mapping[str, Sequence[np.ndarray]]
 T, R = TypeVar("T"), TypeVar("R")
 
