@@ -33,10 +33,7 @@ def evaluate(args: argparse.Namespace) -> None:
     logging.getLogger("unitok_jax").setLevel(logging.INFO)
     pipeline, config = load_run(args.workdir, args.mesh)
     out = epath.Path(args.out or epath.Path(args.workdir) / args.suite)
-    settings = {
-        **{"system": config.system, "seed": config.seed, "evaluation": config.evaluation, "options": _options(args)},
-        **{"config hash": workdir_hash(args.workdir), "step": str(find_step(args.workdir))},
-    }
+    settings = {**run_of(args.workdir, config), "evaluation": config.evaluation, "options": _options(args)}
     with using(pipeline, config), writing(out):
         figures = run(pipeline, settings, out)
         if args.started is not None:
@@ -49,6 +46,12 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, value in figures.items():
         print(f"{name}\t{value:.4g}")
     print(f"report\t{told}")
+
+
+def run_of(workdir: str, config: TrainConfig) -> dict[str, Any]:
+    """What `evaluation.provenance` tells of a run."""
+    run = {"config hash": workdir_hash(workdir), "step": str(find_step(workdir))}
+    return {"system": config.system, "seed": config.seed, **run}
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
