@@ -28,6 +28,12 @@ def test_a_notebook_is_valid_installs_first_and_has_no_outputs(path):
     assert path.stem in TOLD
 
 
+def test_notebooks_are_fetched_from_one_place():
+    firsts = [next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code") for path in NOTEBOOKS]
+    assert len({re.sub(r"install -q .*", "", first.source) for first in firsts}) == 1
+    assert re.search(r'^REPOSITORY = "https://\S+/unitok_jax\.git"$', firsts[0].source, re.M)
+
+
 def run(path: Path, folder: Path, monkeypatch, **environment: str) -> str:
     """Everything that a notebook printed, run in a folder that has the recipes."""
     nbclient = pytest.importorskip("nbclient")
