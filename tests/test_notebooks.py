@@ -28,6 +28,12 @@ def test_a_notebook_is_valid_installs_first_and_has_no_outputs(path):
     assert path.stem in TOLD
 
 
+def test_notebooks_are_fetched_from_one_place():
+    firsts = [next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code") for path in NOTEBOOKS]
+    assert len({re.sub(r"install -q .*", "", first.source) for first in firsts}) == 1
+    assert re.search(r'^REPOSITORY = "https://\S+/unitok_jax\.git"$', firsts[0].source, re.M)
+
+
 def run(path: Path, folder: Path, monkeypatch, **environment: str) -> str:
     """Everything that a notebook printed, run in a folder that has the recipes."""
     nbclient = pytest.importorskip("nbclient")
@@ -51,9 +57,16 @@ def check(name: str, folder: Path, monkeypatch, **environment: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", "your_data_tpu"])
-def test_it_runs(name, tmp_path, monkeypatch):
-    check(name, tmp_path, monkeypatch)
+def test_the_quickstart_runs(tmp_path, monkeypatch):
+    # Compiled as everyday commands are, not as tests: `make demo-short` then finds the same programs in the cache.
+    for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION"):
+        monkeypatch.delenv(name)
+    check("quickstart", tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_training_on_data_of_ones_own_runs(tmp_path, monkeypatch):
+    check("your_data_tpu", tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

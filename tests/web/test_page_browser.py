@@ -3,6 +3,7 @@
 import io
 import shutil
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -14,8 +15,9 @@ from PIL import Image
 from unitoken_tiny import MODEL
 
 from unitok_jax.conversion.loading import load_run
-from unitok_jax.web import page as web
+from unitok_jax.web.page import SHOWN
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -29,8 +31,8 @@ WAIT = 120_000  # ms: the first drawing compiles
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """(address, workdir) of a running page."""
-    sys.path.append(str(Path(__file__).parents[1] / "conversion"))
+    """(address, workdir) of `unitok serve`, as a user starts it."""
+    sys.path.append(str(ROOT / "tests" / "conversion"))
     from tiny_release import make_run
 
     folder = tmp_path_factory.mktemp("web") / "run"
@@ -39,8 +41,12 @@ def served(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with web.opened(str(folder), "127.0.0.1", port, queue=2):
-        yield f"http://127.0.0.1:{port}", folder
+    command = [sys.executable, "-m", "unitok_jax.cli", "serve", "--workdir", str(folder), "--port", str(port)]
+    with subprocess.Popen([*command, "--queue", "2"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        try:
+            yield server.stdout.readline().strip(), folder
+        finally:
+            server.terminate()
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_a_click_draws_what_the_model_draws(served, page, tmp_path):
     page.get_by_label("Prompt").fill("a red seven")
     page.locator("#draw-button").click()
     wanted = load_run(served[1])[0].generate(["a red seven"], seeds=0)[0]
-    times = web.SHOWN // wanted.shape[0]
+    times = SHOWN // wanted.shape[0]
     wanted = wanted.repeat(times, axis=0).repeat(times, axis=1)
     page.locator("#drawn img").first.wait_for()
     for _ in range(120):  # pictures follow one another until it is whole

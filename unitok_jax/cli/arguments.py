@@ -81,7 +81,8 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         default="digits",
-        help="what to measure: digits, reconstruction, zeroshot, ... (default: %(default)s)",
+        help="what to measure: digits, digit_scenes, reconstruction, zeroshot; or whose prompts to draw for its own "
+        "scorer: geneval, dpg, t2i-compbench (default: %(default)s)",
     )
     parser.add_argument(
         "--source", nargs="+", metavar=("KIND", "KEY=VALUE"), help="pictures of reconstruction and zeroshot"
@@ -93,6 +94,13 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         "--lpips", nargs="+", metavar="FILE", help="reconstruction: LPIPS's VGG-16 and heads, in one file or two"
     )
     parser.add_argument("--fid", action="store_true", default=None, help="reconstruction: rFID by clean-fid too")
+    parser.add_argument(
+        "--prompts",
+        metavar="PATH",
+        help="of a benchmark: evaluation_metadata.jsonl, a folder of .txt files, a .txt file",
+    )
+    parser.add_argument("--samples", type=int, help="pictures of each prompt of a benchmark (default: the benchmark's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale of a benchmark (default: the recipe's)")
     parser.add_argument("--out", metavar="DIR", help="folder for figures, pictures and report (default: WORKDIR/SUITE)")
     parser.add_argument(
         "--started", type=float, metavar="TIME", help="Unix time when the whole job began: the figures tell `seconds`"
@@ -263,7 +271,8 @@ COMMANDS = {
             "unitok evaluate --workdir runs/demo/stage2 --suite digits --out runs/demo\n"
             "unitok evaluate --workdir runs/demo/stage2 --suite reconstruction --source folder path=photos --limit 9\n"
             "unitok evaluate --workdir runs/dualtoken/tokenizer --suite zeroshot --source folder path=val --classes "
-            "imagenet.json",
+            "imagenet.json\n"
+            "unitok evaluate --workdir runs/unitoken/base_stage2 --suite geneval --prompts evaluation_metadata.jsonl",
             _evaluate,
         ),
         Command(

@@ -6,7 +6,15 @@ from typing import Any
 from etils import epath
 
 from unitok_jax.errors import UserError
-from unitok_jax.evaluation import digit_scenes, digits, reconstruction, report, scene_report, zero_shot_suite
+from unitok_jax.evaluation import (
+    benchmarks,
+    digit_scenes,
+    digits,
+    reconstruction,
+    report,
+    scene_report,
+    zero_shot_suite,
+)
 from unitok_jax.settings import near
 
 Suite = Callable[[Any, Mapping[str, Any], epath.PathLike], dict[str, float]]
@@ -18,6 +26,7 @@ SUITES: Mapping[str, Suite] = {
     "digit_scenes": digit_scenes.evaluate,
     "reconstruction": reconstruction.evaluate,
     "zeroshot": zero_shot_suite.evaluate,
+    **benchmarks.SUITES,
 }
 REPORTS: Mapping[str, Report] = {"digits": report.write_report, "digit_scenes": scene_report.write_report}
 """Writes a page from the files that a suite left: (its folder, metrics by stage, commands) -> the page."""

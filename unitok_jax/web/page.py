@@ -5,7 +5,7 @@ import functools
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def _draw(gradio: Any, actions: Actions) -> None:
     how = _how(gradio, actions)
     button = gradio.Button("Draw", variant="primary", elem_id="draw-button")
     drawn = gradio.Image(label="Drawing", format="png", buttons=BUTTONS, interactive=False, elem_id="drawn")
-    work = _told(gradio, lambda *given: map(_large, actions.draw(*given)))
+    work = _told(gradio, lambda *given: _frames(actions.draw(*given)))
     button.click(work, [prompt, *how], drawn, show_progress="minimal")
 
 
@@ -98,7 +98,7 @@ def _edit(gradio: Any, actions: Actions) -> None:
 
     def work(upload: str | None, *given: Any) -> Iterator[np.ndarray]:
         actions.read(upload)  # an edit without a picture would be a drawing
-        yield from map(_large, actions.draw(*given, upload))
+        yield from _frames(actions.draw(*given, upload))
 
     button.click(_told(gradio, work), [upload, prompt, *how], drawn, show_progress="minimal")
 
@@ -165,6 +165,15 @@ def _told(gradio: Any, work: Callable[..., Iterator[Any]]) -> Callable[..., Iter
             raise gradio.Error(str(error), print_exception=False) from None
 
     return told
+
+
+def _frames(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pictures as they follow one another, without repeats: gradio would write one over the file that it is sending."""
+    last = np.zeros(0)
+    for picture in pictures:
+        if not np.array_equal(picture, last):
+            yield _large(picture)
+        last = picture
 
 
 def _large(image: np.ndarray) -> np.ndarray:
