@@ -8,7 +8,8 @@
     base_stage2.py:bucketed              one a row as released, batches of similar length in rows of few lengths
     base_stage2.py:data=/mnt/sets        where the JSONL files of mixtures.py lie (default: data)
     base_stage2.py:weights=/mnt/ckpts    where the published checkpoints lie (default: ckpts)
-    base_stage2.py:tiny                  a model of a few thousand parameters and two steps, to try the path
+    base_stage2.py:tiny                  a model of a few thousand parameters and two steps, to try the path; on
+                                         handwritten digits, where no data= is given
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +22,8 @@ TOWER = "^vit/(?!embeddings/|head/)"  # patch and position embeddings stay froze
 
 
 def read(arg: str) -> tuple[frozenset[str], dict[str, str]]:
-    """The flags and the options of an `arg`; an unknown word raises ValueError."""
-    flags, options = set(), dict(OPTIONS)
+    """The flags and the options of an `arg`, `data` empty where digits stand in; an unknown word raises ValueError."""
+    flags, options = set(), {}
     for word in filter(None, arg.split(",")):
         name, equals, value = word.partition("=")
         if equals and name in OPTIONS:
@@ -33,7 +34,9 @@ def read(arg: str) -> tuple[frozenset[str], dict[str, str]]:
             raise ValueError(f"no such word {word!r}; known: {', '.join((*FLAGS, *(f'{o}=...' for o in OPTIONS)))}")
     if {"packed", "bucketed"} <= flags:
         raise ValueError("packed and bucketed exclude each other")
-    return frozenset(flags), options
+    if "tiny" in flags:
+        options = {"data": "", **options}
+    return frozenset(flags), {**OPTIONS, **options}
 
 
 def model(flags: frozenset[str], weights: str, anyres: bool) -> ConfigDict:
@@ -123,9 +126,18 @@ def data(flags: frozenset[str], train: list[dict], folder: str, packed_batch: in
     Batches of similar length need every record's length before the first step; what was measured is kept in `folder`.
     """
     batch = packed_batch if "packed" in flags else 128
-    order = dict(order="clustered", index=f"{folder}/lengths") if "bucketed" in flags else {}
+    order = dict(order="clustered", index=f"{folder}/lengths" if folder else None) if "bucketed" in flags else {}
+    train = train if folder else digits(train)
     batch, workers = (2, 0) if "tiny" in flags else (batch, 8)
     return dict(train=train, batch_size=batch, workers=workers, **order)
+
+
+def digits(train: list[dict]) -> list[dict]:
+    """Handwritten digits in the place of a mixture's sets: to read and, where it has such, to draw."""
+    entries = [dict(kind="digits", task="caption", split="train")]
+    if any(each["task"] == "generate" for each in train):
+        entries.append(dict(kind="digits", task="generate", split="train", prompts=[PROMPT]))
+    return entries
 
 
 def optimizer(lr: float, tower_scale: float, epoch: float) -> dict:

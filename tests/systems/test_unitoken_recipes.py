@@ -17,6 +17,7 @@ from unitok_jax.systems import base
 from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
 from unitok_jax.systems.unitoken.vocabulary import code_name
 from unitok_jax.training.config import read_config
+from unitok_jax.training.metrics import read_metrics
 from unitok_jax.training.optimizers import build_optimizers
 from unitok_jax.training.setup import prepare
 from unitok_jax.weights.transfer import flat
@@ -130,6 +131,9 @@ def test_words_change_what_they_say(released):
             assert all(length > stage.spec.added + 1060 for length in stage.spec.lengths)
             assert stage.spec.length >= stage.spec.added // stage.spec.views["vqgan"].images + 4096
             config.data_settings  # noqa: B018  its keys are read
+    tiny = {words: recipe("base_stage2", "tiny", *words).data.train for words in ((), ("data=sets",))}
+    assert [(entry["kind"], entry["task"]) for entry in tiny[()]] == [("digits", "caption"), ("digits", "generate")]
+    assert tiny["data=sets",][0]["path"] == "sets/sharegpt4v_en.jsonl"
     with pytest.raises(UserError, match="no such word 'packd'"):
         recipe("base_stage1", "packd")
     with pytest.raises(UserError, match="exclude each other"):
@@ -144,8 +148,10 @@ def _check_trained(rows: list[dict]) -> None:
 
 @pytest.mark.slow
 def test_a_tiny_recipe_trains(tmp_path):
-    _, rows = train(tmp_path, "anyres_stage2")
-    _check_trained(rows)
+    """On the digits that it brings."""
+    spec = f"{FOLDER / 'anyres_stage2'}.py:tiny"
+    assert cli.main(["train", "--config", spec, "--workdir", str(tmp_path)]) == 0
+    _check_trained(read_metrics(tmp_path))
 
 
 @pytest.mark.slow

@@ -131,3 +131,12 @@ def test_views_scale_and_crop():
     assert np.array_equal(centre, vqgan_view(picture, 64, 64))
     places = {vqgan_view(picture, 64, 64, np.random.default_rng(seed)).tobytes() for seed in range(8)}
     assert len(places) > 1
+
+
+def test_pictures_twice_as_large_on_both_sides_are_halved_before_they_are_scaled():
+    small = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    for times in (2, 4):
+        large = small.repeat(times, 0).repeat(times, 1)  # halving gives `small` back, scaling alone would not
+        np.testing.assert_array_equal(vqgan_view(large, 64, 64), vqgan_view(small, 64, 64))
+    low = small[:60]
+    assert (vqgan_view(low.repeat(2, 0).repeat(2, 1), 64, 64) != vqgan_view(low, 64, 64)).any()

@@ -87,8 +87,19 @@ def test_a_window_adds_up_steps():
 def test_claiming_a_workdir(workdir):
     claim_workdir(workdir, {"steps": 1, "seed": 1})
     claim_workdir(workdir, {"steps": 2, "seed": 1})
+    write(workdir, 0, [1]).close_part(1)
     with pytest.raises(UserError, match=r"config.seed = 1, not 2: take another workdir"):
         claim_workdir(workdir, {"steps": 2, "seed": 2})
+
+
+def test_a_start_that_failed_holds_no_workdir(workdir):
+    claim_workdir(workdir, {"seed": 1})
+    (workdir / "checkpoints").mkdir()
+    claim_workdir(workdir, {"seed": 2})
+    (workdir / "params").mkdir()
+    (workdir / "params" / "_METADATA").write_text("{}")  # an import
+    with pytest.raises(UserError, match=r"config.seed = 2, not 3"):
+        claim_workdir(workdir, {"seed": 3})
 
 
 def test_first_difference():
@@ -96,3 +107,5 @@ def test_first_difference():
     assert first_difference(old, {"a": {"b": [1, 2]}, "data": {"workers": 4}, "mesh": {}, "z": 1}) is None
     assert first_difference(old, {**old, "a": {"b": [1, 3]}, "z": 2}) == ("a.b", "[1, 2]", "[1, 3]")
     assert first_difference(old, {"a": old["a"], "data": {}}) == ("z", "1", "unset")
+    one, other = ({"train": [{"path": "x"}, {"path": path}]} for path in ("y", "z" * 300))
+    assert first_difference(one, other) == ("train[1].path", '"y"', f'"{"z" * 99}...')

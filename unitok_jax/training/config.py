@@ -12,6 +12,8 @@ from unitok_jax.errors import UserError, writing
 from unitok_jax.parallel.mesh import MeshSettings
 from unitok_jax.settings import from_config
 
+CONFIG, ORIGINS = "config.json", "origins.json"  # in a workdir: the config; from which commits the parts came
+SHOWN = 100  # characters of a value in a message
 MAY_CHANGE = (
     *("steps", "log_every", "checkpoint_every", "keep", "eval_every", "sample_every", "max_nonfinite", "mesh"),
     *("data.workers", "data.prefetch", "data.max_bad_share", "samples", "inference", "evaluation"),
@@ -122,8 +124,8 @@ def claim_workdir(workdir: epath.Path, plain: Mapping[str, Any], write: bool = T
     Raises:
         UserError: if the workdir holds a run of another config, or cannot be written.
     """
-    path = workdir / "config.json"
-    if path.exists():
+    path = workdir / CONFIG
+    if path.exists() and _began(workdir):
         found = first_difference(json.loads(path.read_text()), plain)
         if found:
             name, old, new = found
@@ -133,23 +135,42 @@ def claim_workdir(workdir: epath.Path, plain: Mapping[str, Any], write: bool = T
     if write:
         with writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
-            draft = workdir / "config.json.tmp"
+            draft = workdir / f"{CONFIG}.tmp"
             draft.write_text(json.dumps(plain, indent=1, sort_keys=True))
             draft.replace(path)
 
 
+def _began(workdir: epath.Path) -> bool:
+    """Whether there is more than a start that failed leaves: the config, where parts came from, empty folders."""
+    rest = [path for path in workdir.iterdir() if path.name not in (CONFIG, ORIGINS)]
+    return any(not path.is_dir() or any(path.iterdir()) for path in rest)
+
+
 def first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The first key, in order of name, at which two configs differ, with both values; None if they are the same run."""
+    """The first key, in order of name, at which two configs differ, with both values, cut where they are long; None if
+    they are the same run."""
     if name in MAY_CHANGE:
         return None
+    if _are_entries(old) and _are_entries(new) and len(old) == len(new):
+        old, new = ({f"[{i}]": entry for i, entry in enumerate(side)} for side in (old, new))
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-        return None if old == new else (name, json.dumps(old), json.dumps(new))
+        return None if old == new else (name, _shown(old), _shown(new))
     for key in sorted({*old, *new}):
-        inner = f"{name}.{key}" if name else key
+        inner = f"{name}{key}" if key.startswith("[") else f"{name}.{key}" if name else key
         if inner in MAY_CHANGE:
             continue
         if key not in old or key not in new:
-            return inner, *(json.dumps(side[key]) if key in side else "unset" for side in (old, new))
+            return inner, *(_shown(side[key]) if key in side else "unset" for side in (old, new))
         if found := first_difference(old[key], new[key], inner):
             return found
     return None
+
+
+def _are_entries(value: Any) -> bool:
+    """Whether it is a list of mappings, such as that of the sources."""
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -12,12 +12,11 @@ from unitok_jax.config import config_hash
 from unitok_jax.data.files import write_whole
 from unitok_jax.errors import UserError, writing
 from unitok_jax.training.checkpoints import find_step
-from unitok_jax.training.config import TrainConfig, read_config
+from unitok_jax.training.config import ORIGINS, TrainConfig, read_config
 from unitok_jax.weights.orbax_stream import StoredLeaf, open_leaves
 
 WORKDIR = "{workdir}"  # in a config's paths, stands for the folder that the config lies in
 STEP_CONFIG = "config/metadata"  # where Orbax keeps the JSON item `config` of a step
-ORIGINS = "origins.json"
 
 
 def read_workdir(workdir: epath.PathLike) -> TrainConfig:
@@ -58,9 +57,10 @@ def record_origins(workdir: epath.PathLike, origins: Mapping[str, str]) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    if origins:
+    path = epath.Path(workdir) / ORIGINS
+    if origins or path.exists():  # a start that failed may have left it
         with writing(workdir):
-            write_whole(epath.Path(workdir) / ORIGINS, json.dumps(dict(origins), indent=1, sort_keys=True).encode())
+            write_whole(path, json.dumps(dict(origins), indent=1, sort_keys=True).encode())
 
 
 def origins_of(workdir: epath.PathLike, config: TrainConfig) -> dict[str, str]:

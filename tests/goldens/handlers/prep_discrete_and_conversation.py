@@ -193,17 +193,15 @@ def _compare_sizes(case):
         case.compare(name, [[*size, *images.nearest_size(size, sizes)] for size in asked])
 
 
-def _not_halved(picture, width, height):
-    """`images.cover` without halving first."""
-    scale = max(width / picture.width, height / picture.height)
-    return picture.resize(
-        (round(picture.width * scale), round(picture.height * scale)), images.Image.Resampling.BICUBIC
-    )
+def _linearly(cover, picture, width, height):
+    """`images.cover` by the wrong filter; no picture of the golden is large enough to be halved."""
+    size = cover(picture, width, height).size
+    return picture.resize(size, images.Image.Resampling.BILINEAR)
 
 
 MUTATIONS = {
     "prep_discrete_and_conversation": (
-        Mutation("not halved first", patch=(images, "cover", _not_halved)),
+        Mutation("scaled linearly", patch=(images, "cover", functools.partial(_linearly, images.cover))),
         Mutation("questions are learnt", patch=(layout, "_text", lambda ids, learn, f=layout._text: f(ids, True))),
         Mutation("no bias of the encoder", params=drop("vqgan/encoder/conv_in/bias")),
     )
