@@ -127,23 +127,28 @@ def settled_batch(setup: Any, step: Any, codes: bool, margins: Margins) -> tuple
 
 def errors(got: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
     """By what, the largest error and where: of a loss and a state against itself, of a gradient against its norm (or a
-    millionth of all gradients' norm), of what moved against its move and a hundredth of itself."""
+    millionth of all gradients' norm), of what moved against its move and a hundredth of itself.
+
+    A softmax does not see what its keys have in common, so that the gradient of their bias is rounding alone: it is
+    judged by the norm of their kernel's.
+    """
     whole = float(optax.tree.norm(expected["gradient"]))
 
-    def off(what: str, a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> float:
-        a, b = (np.asarray(x, np.float64) for x in (a, b))
-        scale = float(np.linalg.norm(b))
-        if what == "gradient":
-            scale = max(scale, 1e-6 * whole)
-        if start is not None:
-            scale = float(np.linalg.norm(b - np.asarray(start, np.float64))) + 0.01 * scale
-        return float(np.linalg.norm(a - b)) / max(scale, 1e-7)
-
     def pairs(what: str) -> Iterator[tuple[float, str]]:
-        leaves = jax.tree_util.tree_leaves_with_path(expected[what])
-        starts = jax.tree.leaves(expected["start"].get(what, [None] * len(leaves)), is_leaf=lambda x: x is None)
-        for a, (path, b), start in zip(jax.tree.leaves(got[what]), leaves, starts, strict=True):
-            yield off(what, a, b, start), jax.tree_util.keystr(path)
+        flat, found = (flatten(tree[what]) for tree in (expected, got))
+        starts = flatten(expected["start"].get(what, {}))
+        for path, value in flat.items():
+            scale = float(np.linalg.norm(value))
+            if what == "gradient":
+                kernel = flat.get(path.removesuffix("k/bias") + "k/kernel", 0.0) if path.endswith("/k/bias") else 0.0
+                scale = max(scale, 1e-6 * whole, float(np.linalg.norm(kernel)))
+            if path in starts:
+                scale = float(np.linalg.norm(value - starts[path])) + 0.01 * scale
+            yield float(np.linalg.norm(found[path] - value)) / max(scale, 1e-7), path
+
+    def flatten(tree: Any) -> dict[str, np.ndarray]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x, np.float64) for path, x in leaves}
 
     return {what: max(pairs(what), default=(0.0, "")) for what in ("loss", "gradient", "state", "params", "ema")}
 

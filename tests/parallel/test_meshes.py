@@ -56,7 +56,7 @@ def compare(case: str, meshes: tuple[str, ...]) -> None:
     for mesh, errors in result["errors"].items():
         for name, bound in BOUNDS.items():
             error, where = errors[name]
-            assert error <= bound, f"mesh {mesh}: {name}{where} differs by {error:.2e}"
+            assert error <= bound, f"mesh {mesh}: {name} {where} differs by {error:.2e}"
 
 
 @pytest.mark.slow

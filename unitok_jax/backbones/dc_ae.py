@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from unitok_jax.errors import UserError
-from unitok_jax.layers.conv import conv3, double
+from unitok_jax.layers.conv import CONV_KERNEL, conv3, double
 from unitok_jax.layers.linear_attention import BiasedRMSNorm, GatedConv, relu_attention
 from unitok_jax.layers.mlp import activation
 from unitok_jax.settings import near
@@ -20,7 +20,7 @@ BLOCKS = ("ResBlock", "EfficientViTBlock")
 EXPAND = 4  # hidden channels of an EfficientViT block's feed-forward layer over its own
 
 SHARDING = (
-    (r"/(conv_in|conv_out|conv|conv1|conv2)/kernel$", (None, None, "fsdp", "tensor")),
+    (r"/(conv_in|conv_out|conv|conv1|conv2)/kernel$", CONV_KERNEL),
     (r"/attn/[qkv]/kernel$", ("fsdp", "tensor")),
     (r"/attn/(out)/kernel$", ("tensor", "fsdp")),
     (r"/attn/(near|mix)_\d+/kernel$", (None, None, None, "tensor")),

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.layers.batch_norm import STATISTICS, BatchNorm
-from unitok_jax.layers.conv import GroupNorm
+from unitok_jax.layers.conv import CONV_KERNEL, GroupNorm
 
 Pictures = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch rows columns features"]  # or any map of another size than the input's
@@ -31,8 +31,8 @@ Statistics = dict[str, Any]
 BLURS = {3: (1, 2, 1), 4: (1, 3, 3, 1), 5: (1, 4, 6, 4, 1)}
 
 SHARDING = (
-    (r"/conv\w*/kernel$", (None, None, "fsdp", "tensor")),
-    (r"/shortcut/kernel$", (None, None, "fsdp", "tensor")),
+    (r"/conv\w*/kernel$", CONV_KERNEL),
+    (r"/shortcut/kernel$", CONV_KERNEL),
     (r"/norm\w*/scale$", (None,)),
     (r"/bias$", (None,)),
 )

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.layers.conv import (
+    CONV_KERNEL,
     AttentionBlock,
     GroupNorm,
     ResnetBlock,
@@ -33,7 +34,7 @@ Codes = Int[Array, "batch rows columns"]
 Kernel = Float[Array, "3 3 _ _"]
 
 SHARDING = (
-    (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", (None, None, "fsdp", "tensor")),
+    (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", CONV_KERNEL),
     (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", ("fsdp", "tensor")),
     (r"(^|/)codebook/embedding$", (None, None)),
     (r"/(norm|norm1|norm2|norm_out)/scale$", (None,)),

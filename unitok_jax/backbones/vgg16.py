@@ -5,11 +5,13 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from unitok_jax.layers.conv import CONV_KERNEL
+
 STAGES = (2, 2, 3, 3, 3)  # convolutions between two poolings
 WIDTHS = (64, 128, 256, 512, 512)
 Taps = tuple[Float[Array, "batch _ _ _"], ...]
 
-SHARDING = ((r"/conv_\d+/kernel$", (None, None, "fsdp", "tensor")), (r"/conv_\d+/bias$", (None,)))
+SHARDING = ((r"/conv_\d+/kernel$", CONV_KERNEL), (r"/conv_\d+/bias$", (None,)))
 
 
 class VGG16(nn.Module):

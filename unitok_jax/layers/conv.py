@@ -18,6 +18,11 @@ from unitok_jax.layers.masks import FULL
 Map = Float[Array, "batch height width channels"]
 Mapped = Float[Array, "batch rows columns features"]  # another size or width than the input's
 
+# How a kernel [rows, columns, in, out] lies on the mesh: cut by output channels alone. Were it cut by `fsdp` over input
+# and by `tensor` over output channels, XLA's partitioner (jaxlib 0.10.2) would give convolutions of small maps a wrong
+# gradient with respect to their input wherever `data`, `fsdp` and `tensor` all are longer than 1.
+CONV_KERNEL = (None, None, None, ("tensor", "fsdp"))
+
 
 class GroupNorm(nn.Module):
     """Group normalisation with float32 statistics over the positions and the channels of a group.
