@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from unitok_jax.data.pictures import Picture
 
 
 @contextlib.contextmanager
-def replacing(path: epath.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: epath.PathLike) -> Generator[BinaryIO]:
     """Opens a file for writing that takes the place of `path` only once everything is written."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ with one chunk a layer and filled as the pieces come. What results is an ordinar
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,7 +135,7 @@ def open_leaves(folder: Path, wanted: Callable[[str], bool] = lambda path: True)
 
 
 @contextlib.contextmanager
-def _told_clearly(folder: Path) -> Iterator[None]:
+def _told_clearly(folder: Path) -> Generator[None]:
     """Around what reads a checkpoint: what TensorStore and Orbax raise becomes one line."""
     try:
         yield
