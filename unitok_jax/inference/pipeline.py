@@ -30,7 +30,8 @@ from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
 Views = Mapping[str, Sequence[np.ndarray]]
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
