@@ -17,8 +17,7 @@ from unitok_jax.layers.rope import rotate
 Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, K, T, H]
 
 
-@struct.dataclass
-class Reading:
+class Reading(struct.PyTreeNode):
     """What all layers share in one pass.
 
     Attributes:

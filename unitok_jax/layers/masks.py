@@ -11,8 +11,7 @@ Queries = Float[jax.Array, "B S N H"]  # and what attention gives back for them
 Keys = Float[jax.Array, "B T K H"]  # and values
 
 
-@struct.dataclass
-class AttentionMask:
+class AttentionMask(struct.PyTreeNode):
     """A query reads a key when they share a segment and the key is not later, or both lie in one block.
 
     Every field is optional, and a field of batch 1 serves all rows.

@@ -35,8 +35,7 @@ Ids = Int[np.ndarray, "_ ..."]  # [T] or [T, Q], what the steps of one sample wr
 ImageCodes = Int[np.ndarray, "_ _ ..."]  # [rows, columns] or [rows, columns, Q], of any size
 
 
-@struct.dataclass
-class VisualTokens:
+class VisualTokens(struct.PyTreeNode):
     """What an image becomes.
 
     Attributes:

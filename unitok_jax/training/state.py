@@ -16,8 +16,7 @@ from unitok_jax.training import partition
 from unitok_jax.training.optimizers import Optimizer, trained_paths
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything that a step changes; all of it is checkpointed.
 
     Attributes:
