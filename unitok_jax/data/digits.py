@@ -47,7 +47,8 @@ def load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
 def _grey(size: int) -> UInt8[np.ndarray, "n size size"]:
     """All scans, enlarged once (0.5 MB at 16 pixels)."""
     scans, _ = load()
-    return np.stack([Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC) for scan in scans])
+    larger = (Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC) for scan in scans)
+    return np.stack([np.asarray(image) for image in larger])
 
 
 def render(index: int, colour: str, size: int = SIZE) -> UInt8[np.ndarray, "size size 3"]:

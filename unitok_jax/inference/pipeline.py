@@ -25,7 +25,7 @@ from unitok_jax.parallel.mesh import batch_shards, row_sharding
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.guidance import rows_per_sample
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Ids, Params, System, VisualTokens
+from unitok_jax.systems.base import Batch, HasCodebooks, Ids, Params, System, VisualTokens
 from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
@@ -293,12 +293,11 @@ class Pipeline:
     def codebooks(self, tokens: VisualTokens) -> dict[str, tuple[Int[np.ndarray, "N n depth"], int]]:
         """The codes of each codebook, one column a depth, and how many entries it has.
 
-        A system whose codes come from several codebooks, or at several scales, has a method ``codebooks`` that tells
-        them apart; else all are one, ``codebook``.
+        A system of several tells them apart, see `HasCodebooks`; else all are one, ``codebook``.
         """
         codes = tokens.codes[:, 0]
         codes = codes if codes.ndim == 3 else codes[..., None]
-        if hasattr(self.system, "codebooks"):
+        if isinstance(self.system, HasCodebooks):
             return self.system.codebooks(codes)
         return {"codebook": (codes, self.codebook_size)}
 

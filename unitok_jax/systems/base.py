@@ -207,6 +207,49 @@ class System(Protocol):
         """
 
 
+@runtime_checkable
+class HasCodebooks(Protocol):
+    """A system whose codes come from several codebooks, or at several scales."""
+
+    def codebooks(self, codes: Int[np.ndarray, "N n _"]) -> dict[str, tuple[Int[np.ndarray, "N n _"], int]]:
+        """Host side: the codes of each, one column a depth, and how many entries it has."""
+
+
+@runtime_checkable
+class HasDetokenizers(Protocol):
+    """A system that draws its codes in several ways, or at several sizes."""
+
+    def with_detokenizer(
+        self, name: str | None, resolution: int | None, scale: int | None = None, guidance: float | None = None
+    ) -> System:
+        """The same model drawing in another way; None leaves a choice as it is."""
+
+
+@runtime_checkable
+class DrawsClasses(Protocol):
+    """A system with a class-conditional model besides, of which its `config.generator` tells."""
+
+    config: Any
+
+    def draw_classes(self, params: Params, labels: Int[Array, "N"], keys: Keys) -> Float[Array, "N H W 3"]:
+        """Pictures in [-1, 1] of classes; `keys` [N]. Its solver's settings are arguments of its own."""
+
+
+@runtime_checkable
+class JudgesDrawings(Protocol):
+    """A system that says of its own drawings whether they show what they were to show."""
+
+    @property
+    def yes_no(self) -> tuple[int, int]:
+        """The first ids of the answers yes and no."""
+
+    def reflection(self, caption: str, codes: Int[np.ndarray, "rows columns"]) -> ExampleRow:
+        """Host side: the row that asks whether a picture of these codes shows what the caption says."""
+
+    def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
+        """Runs one part on its own parameters."""
+
+
 def available() -> tuple[str, ...]:
     """Names of the systems: the folders beside this file."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(systems.__path__) if m.ispkg))

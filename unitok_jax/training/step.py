@@ -1,7 +1,7 @@
 """The one train step: phases in order, each summed over micro-batches, jitted whole."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,16 @@ from unitok_jax.training.metrics import Largest, Sum
 from unitok_jax.training.optimizers import Optimizer, moving_average
 from unitok_jax.training.state import TrainState, average_params, shardings_of
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Aux]]
 EvalStep = Callable[[TrainState, Batch], Aux]
+
+
+class TrainStep(Protocol):
+    """``(state, batch) -> (state, aux)``, jitted."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Aux]: ...
+
+    def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
+        """The program alone, from arrays or their stand-ins."""
 
 
 def make_train_step(
