@@ -166,7 +166,7 @@ class ARImage(nn.Module):
         reading = Reading(flat + 1, flat, mask, None if cache is None else index)
         memories = None if cache is None else tuple(zip(cache.keys, cache.values, strict=True))
         after, memories = self.layers(x, reading, memories, deterministic)
-        if cache is not None:
+        if cache is not None and memories is not None:
             keys, values = zip(*memories, strict=True)
             cache = KVCache(keys, values, cache.lengths + length)
         return list(after.values())[-1], {"spans": after, "cache": cache}

@@ -38,9 +38,9 @@ class Feed:
 
     def start(self, state: dict[str, jax.Array] | None = None) -> None:
         """Opens the training stream, at the beginning or where `state` left it."""
-        state = {name: from_global(value).astype(np.int64) for name, value in (state or {}).items()}
+        where = {name: from_global(value).astype(np.int64) for name, value in (state or {}).items()}
         self._batches = train_batches(
-            self._settings, self._stage.spec, self._stage.layout, measure=self._measure, **self._common, **state
+            self._settings, self._stage.spec, self._stage.layout, measure=self._measure, **self._common, **where
         )
 
     def next(self) -> tuple[Batch, dict[str, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import binary_vae, bitdance, decoder_lm, flow_head
@@ -65,7 +66,10 @@ class UniWeTok(DecoderReading):
         self.layout = Layout(config, vocabulary)
         self.longest_block = config.parallel_num
         self.codebook_size = 1 << config.vae.bits
-        self.modules = {"vae": BinaryVAE(config.vae), "flow": FlowHead(config.flow, config.vae.z_channels)}
+        self.modules: dict[str, nn.Module] = {
+            "vae": BinaryVAE(config.vae),
+            "flow": FlowHead(config.flow, config.vae.z_channels),
+        }
         if config.lm is not None:
             self.modules |= {"lm": DecoderLM(config.lm), "projector": lm.projector(config)}
         self.artefacts = weights.artefacts(config)
