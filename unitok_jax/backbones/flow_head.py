@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 from unitok_jax.layers.mlp import MLP, GatedMLP
@@ -214,7 +215,7 @@ def training_loss(
     target, condition = (jnp.tile(x, (repeat, *[1] * (x.ndim - 1))) for x in (target.astype(jnp.float32), condition))
     t = head.config.times(time_draws)
     z = x_prediction.between(target, noise, t)
-    predicted = head.apply({"params": params}, z, t, condition)
+    predicted = applied(head, params, z, t, condition)
     loss = x_prediction.velocity_loss(predicted, target, z, t)
     return loss, {"t": t, "z": z, "predicted": predicted, "condition": condition}
 

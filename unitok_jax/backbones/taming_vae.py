@@ -12,6 +12,7 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import (
     AttentionBlock,
     GroupNorm,
@@ -245,6 +246,6 @@ def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Cal
     conv = conv3(config.out_channels * config.patch**2, config.dtype, None)
 
     def write(kernel: Kernel) -> Pictures:
-        return unfold(conv.apply({"params": {**own, "kernel": kernel}}, hidden), config.patch).astype("float32")
+        return unfold(applied(conv, {**own, "kernel": kernel}, hidden), config.patch).astype("float32")
 
     return write, own["kernel"]

@@ -16,6 +16,7 @@ from clu import metrics
 from unitok_jax.backbones import lpips, vgg16
 from unitok_jax.backbones.taming_vae import TamingVAE, last_layer
 from unitok_jax.data.rows import Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.norms import unit_length
 from unitok_jax.losses.adversarial import attach, with_cotangent
 from unitok_jax.parallel.rules import under
@@ -124,7 +125,7 @@ def _generator(
     del key
     options, total = trained.options, batch["totals"]["pictures"]
     pictures, kept = _pictures(trained, batch)
-    written, aux = trained.vae.apply({"params": params[trained.part]}, pictures)
+    written, aux = applied(trained.vae, params[trained.part], pictures)
     quantized: nearest.Quantized = aux["quantized"]
 
     def rebuilt(written: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

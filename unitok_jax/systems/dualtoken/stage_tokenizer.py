@@ -20,6 +20,7 @@ from unitok_jax.backbones.discriminators import DiscriminatorSettings
 from unitok_jax.backbones.taming_vae import last_layer
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.adversarial import attach, with_cotangent
 from unitok_jax.quantizers import nearest
 from unitok_jax.settings import from_config
@@ -173,7 +174,7 @@ def teach(system: Any, teacher: Params, pictures: Float[Array, "batch H W 3"]) -
     """What the frozen tower says: ``features`` before its last layer, ``last`` after it, ``pooled``."""
     vit = system.config.tower
     name = "span_{}_{}".format(*vit.spans[-2]) if len(vit.spans) > 1 else None
-    _, aux = system.tokenizer.tower.apply({"params": teacher}, pictures)
+    _, aux = applied(system.tokenizer.tower, teacher, pictures)
     before = aux["embeddings"] if name is None else aux["spans"][name]
     last = aux["spans"]["span_{}_{}".format(*vit.spans[-1])]
     return jax.lax.stop_gradient({"features": before, "last": last, "pooled": aux["pooled"]})

@@ -19,6 +19,7 @@ from unitok_jax.data.example import IMAGE, BadExample, Example, Task
 from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
@@ -108,7 +109,7 @@ class UniToken(DecoderReading):
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part on its own parameters."""
-        return self.modules[part].apply({"params": params[part]}, *args, **kwargs)
+        return applied(self.modules[part], params[part], *args, **kwargs)
 
     # Tokenizer
 

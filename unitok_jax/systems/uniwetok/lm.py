@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise, training_loss
 from unitok_jax.data.rows import Modality
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.grid import patch_raster_places, sincos
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.systems.base import Batch, Params
@@ -51,7 +52,7 @@ def token_embeds(
     columns: Int[Array, "*c"],
 ) -> Float[Array, "*n D"]:
     """What the LM reads for tokens of a picture."""
-    read = projector(config).apply({"params": params["projector"]}, signs.astype(config.lm.dtype))
+    read = applied(projector(config), params["projector"], signs.astype(config.lm.dtype))
     return (read + positions(config, place, columns).astype(read.dtype)).astype(read.dtype)
 
 
@@ -166,4 +167,4 @@ def denoise(
     condition: Float[Array, "rows *P D"],
 ) -> Float[Array, "rows *P bits"]:
     """The head."""
-    return FlowHead(config.flow, config.vae.z_channels).apply({"params": params["flow"]}, z, t, condition)
+    return applied(FlowHead(config.flow, config.vae.z_channels), params["flow"], z, t, condition)

@@ -20,6 +20,7 @@ from unitok_jax.backbones.siglip import SiglipVision
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import ExampleRow, RowSpec, View
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.adversarial import attach, enlarged, with_cotangent
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary, nearest
@@ -236,7 +237,7 @@ def _meaning(
     if options.distill:
         distill, teacher = options.distill, embed_teacher(options, params, pictures)
         for side in SIDES:
-            embedding = PoolHead(distill.pool).apply({"params": params["pools"][side]}, tokens[side])
+            embedding = applied(PoolHead(distill.pool), params["pools"][side], tokens[side])
             sums[f"distill_{side}"] = jnp.sum(disagreement(embedding, teacher) * kept)
             loss += distill.weight * getattr(distill, side) * sums[f"distill_{side}"] / total
     if options.prior:
@@ -259,7 +260,7 @@ def embed_teacher(
     teacher = options.distill.teacher
     shape = (len(pictures), teacher.image_size, teacher.image_size, 3)
     resized = pictures if pictures.shape == shape else jax.image.resize(pictures, shape, "cubic")
-    return jax.lax.stop_gradient(SiglipVision(teacher).apply({"params": params["vit"]}, resized)[1]["pooled"])
+    return jax.lax.stop_gradient(applied(SiglipVision(teacher), params["vit"], resized)[1]["pooled"])
 
 
 def _use(vae: Any, codes: jax.Array, kept: jax.Array) -> Aux:
