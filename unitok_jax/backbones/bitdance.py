@@ -26,7 +26,7 @@ from unitok_jax.layers.grid import grid_angles, patch_raster, raster, sincos
 from unitok_jax.layers.masks import self_mask
 from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import RMSNorm
-from unitok_jax.parallel.rules import under
+from unitok_jax.parallel.rules import Rules, under
 from unitok_jax.settings import near
 
 ORDERS = ("raster", "patch")
@@ -34,7 +34,7 @@ POSITIONS = ("learned", "sincos")
 Steps = Float[Array, "rows *P C"]  # tokens as the head takes them, see `by_step`
 
 
-def sharding(part: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+def sharding(part: str) -> Rules:
     """Sharding rules of a BitDance whose parameters lie under ``part``."""
     return (
         (rf"^{part}/(class_embedding|positions)/embedding$", (None, "fsdp")),

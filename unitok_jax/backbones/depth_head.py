@@ -7,7 +7,6 @@ hidden state, at depth d the projected sum of the codebook rows chosen before; e
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -301,7 +300,7 @@ def new_memory(config: DepthHeadConfig, rows: int) -> Memory:
     return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
 
 
-def init_depth_head(config: DepthHeadConfig, key: PRNGKeyArray) -> Mapping[str, Any]:
+def init_depth_head(config: DepthHeadConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters."""
     hidden, rows = jnp.zeros((1, config.hidden)), jnp.zeros((1, config.depth, config.code_features))
 

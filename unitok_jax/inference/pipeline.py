@@ -245,7 +245,7 @@ class Pipeline:
         for members in _groups(shapes):
             found = self._in_batches([seen[i] for i in members], lambda part: self._tokens(part, codes_alone=True))
             for i, tokens in zip(members, found, strict=True):
-                coded[i] = tokens.codes[0], tokens.grid
+                coded[i] = tokens.coded[0], tokens.grid
         return coded
 
     def decode(self, codes: Int[np.ndarray, "N *codes"]) -> UInt8[np.ndarray, "N H W 3"]:
@@ -278,7 +278,7 @@ class Pipeline:
 
     def decode_tokens(self, tokens: VisualTokens) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from what `encode` gave of one image each."""
-        codes, grid = tokens.codes, tokens.grid or tokens.codes.shape[2:3]
+        codes, grid = tokens.coded, tokens.grid or tokens.coded.shape[2:3]
         return self.decode(codes.reshape(len(codes), *grid, *codes.shape[3:]))
 
     def seen(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
@@ -295,7 +295,7 @@ class Pipeline:
 
         A system of several tells them apart, see `HasCodebooks`; else all are one, ``codebook``.
         """
-        codes = tokens.codes[:, 0]
+        codes = np.asarray(tokens.coded)[:, 0]
         codes = codes if codes.ndim == 3 else codes[..., None]
         if isinstance(self.system, HasCodebooks):
             return self.system.codebooks(codes)

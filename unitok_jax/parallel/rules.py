@@ -53,13 +53,14 @@ def follow(tree: Any, params: dict[str, Any], shardings: dict[str, Any], mesh: M
     A leaf whose path ends in a parameter's path, and that has its shape, lies as the parameter does; any other is
     whole on every device.
     """
+    whole = NamedSharding(mesh, P())
     known = {path: (leaf.shape, sharding) for path, leaf, sharding in _zip_paths(params, shardings)}
 
     def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         keys = [str(key.key) for key in key_path if isinstance(key, jax.tree_util.DictKey)]
         ends = ("/".join(keys[start:]) for start in range(len(keys)))
-        shape, sharding = next((known[end] for end in ends if end in known), (None, None))
-        return sharding if shape == leaf.shape else NamedSharding(mesh, P())
+        shape, sharding = next((known[end] for end in ends if end in known), (None, whole))
+        return sharding if shape == leaf.shape else whole
 
     return jax.tree_util.tree_map_with_path(place, tree)
 

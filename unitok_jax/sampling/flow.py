@@ -24,7 +24,7 @@ def shifted(share: Num[Array | np.ndarray, "*n"], shift: float) -> Float[Array |
 def sigma_grid(steps: int, shift: float = 3.0) -> tuple[Float[np.ndarray, "n_and_1"], Int[np.ndarray, "n"]]:
     """The sigmas of a drawing in `steps` steps, the last one 0, and the whole timesteps that the model is told."""
     shares = 1 - np.linspace(1, 1 / STEPS, steps + 1)
-    sigmas = shifted(shares, shift)[::-1][:-1]
+    sigmas = np.asarray(shifted(shares, shift))[::-1][:-1]
     timesteps = (sigmas * STEPS).astype(np.int64)
     return np.append(sigmas, 0.0).astype(np.float32), timesteps
 

@@ -25,7 +25,7 @@ Params = dict[str, Any]  # nested dicts of arrays; the first level names the par
 State = dict[str, Any]  # what a stage carries besides parameters: EMA codebooks, running statistics
 Batch = dict[str, Any]  # see docs/architecture.md, "Batch"
 Aux = dict[str, metrics.Metric]  # merged over micro-batches and steps, computed when logged
-Carry = dict[str, jax.Array]  # what a phase hands to the next one of the same step
+Carry = dict[str, Any]  # arrays, and trees of them, that a phase hands to the next one of the same step
 Settle = Callable[[Params, State, jax.Array, Carry], tuple[Params, State]]
 Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
 Embeds = Float[Array, "R S D"]  # of rows and positions: what the language model reads there, or its hidden states
@@ -47,6 +47,17 @@ class VisualTokens(struct.PyTreeNode):
     codes: jax.Array | None = None
     features: jax.Array | None = None
     grid: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+
+    @property
+    def coded(self) -> Int[Array, "..."]:
+        """The codes of pictures whose view gives some.
+
+        Raises:
+            ValueError: if it gives none.
+        """
+        if self.codes is None:
+            raise ValueError("pictures were read by views that give no codes")
+        return self.codes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Checkpoints:
         items = ocp.args.Composite(**{item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()})
         with _reading(folder):
             read = self._manager.restore(step, args=items)
-        return read.train.replace(params=read.params), read.data
+        return read["train"].replace(params=read["params"]), read["data"]
 
     def check(self) -> None:
         """Raises UserError if a save in the background has failed."""

@@ -161,7 +161,8 @@ def first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str]
         if inner in MAY_CHANGE:
             continue
         if key not in old or key not in new:
-            return inner, *(_shown(side[key]) if key in side else "unset" for side in (old, new))
+            before, after = (_shown(side[key]) if key in side else "unset" for side in (old, new))
+            return inner, before, after
         if found := first_difference(old[key], new[key], inner):
             return found
     return None

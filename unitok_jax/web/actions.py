@@ -72,8 +72,8 @@ class Actions:
         image = self.read(upload)
         with using(self.pipeline, self.config):
             tokens = self.pipeline.encode([image], codes_alone=True)
-            grid = tokens.grid or tokens.codes.shape[2:3]
-            codes = tokens.codes.reshape(*grid, *tokens.codes.shape[3:])
+            grid = tokens.grid or tokens.coded.shape[2:3]
+            codes = tokens.coded.reshape(*grid, *tokens.coded.shape[3:])
             return image, self.pipeline.decode(codes[None])[0], _lines(codes)
 
     def say(self, talk: Chat, turns: int, message: str, upload: str | None, draw: bool) -> Reply:

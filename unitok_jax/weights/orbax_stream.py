@@ -105,7 +105,7 @@ class StoredLeaf:
 
     def __getitem__(self, index: int) -> AnyArray:
         if not self._start <= index < self._start + len(self._block):
-            step = self._store.chunk_layout.read_chunk.shape[0]
+            step = self._store.chunk_layout.read_chunk_template.shape[0]
             self._start = index - index % step
             self._block = np.empty((0,))  # before the next one is read
             with _told_clearly(self._folder):

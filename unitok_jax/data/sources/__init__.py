@@ -36,7 +36,7 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def source_class(kind: str, where: str) -> type:
+def source_class(kind: str, where: str) -> type[Any]:
     """The `Source` class of a kind.
 
     Raises:

@@ -298,7 +298,7 @@ def code_metrics(system: Any, encoded: Encoded, kept: PerPicture) -> Aux:
         codes = jnp.where(kept[:, None, None, None] > 0, codes, config.size)  # beyond the end: not counted
         counts = [nearest.histogram(codes[..., depth], config.size) for depth in range(config.depth)]
         logged |= {f"codebook/{name}/usage_{depth}": nearest.CodeUsage(one) for depth, one in enumerate(counts)}
-        books = sum(counts)[None] if config.shared else jnp.stack(counts)
+        books = functools.reduce(jnp.add, counts)[None] if config.shared else jnp.stack(counts)
         logged |= nearest.code_metrics(books, f"codebook/{name}")
         if name in encoded.dead:
             logged[f"codebook/{name}/dead"] = metrics.Average.from_model_output(encoded.dead[name])
@@ -334,7 +334,7 @@ def _restart(options: TokenizerOptions, params: Params, state: State, key: jax.A
     """Every `discriminator_restart` steps after its start a new discriminator."""
     del carry
     settings, every = options.adversary, options.discriminator_restart
-    if every:
+    if every and settings is not None:
         passed = state["step"] + 1 - settings.start
         due = (passed > 0) & (passed % every == 0)
         fresh, judged = adversary.init_adversary(settings, key)

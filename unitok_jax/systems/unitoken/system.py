@@ -49,7 +49,8 @@ class Adapter(nn.Module):
 
 def _merge_images(pixels: Float[Array, "batch images H W 3"]) -> tuple[Float[Array, "n H W 3"], tuple[int, int]]:
     """All pictures of a batch in one axis, and the two axes that they came from."""
-    return pixels.reshape(-1, *pixels.shape[2:]), pixels.shape[:2]
+    batch, images, *picture = pixels.shape
+    return pixels.reshape(-1, *picture), (batch, images)
 
 
 class UniToken(DecoderReading):

@@ -82,7 +82,7 @@ def _head_document(config: UniWeTokConfig) -> dict[str, Any]:
     flow = config.flow
     return {
         "ch_target": config.vae.z_channels,
-        "ch_cond": config.lm.width,
+        "ch_cond": config.decoder.width,
         "ch_latent": flow.width,
         "depth_latent": flow.depth,
         "depth_adanln": flow.modulations,

@@ -235,7 +235,7 @@ def _meaning(
     loss, sums = jnp.zeros(()), {}
     tokens = {side: x.reshape(len(x), -1, x.shape[-1]) for side, x in zip(SIDES, (features, codes), strict=True)}
     if options.distill:
-        distill, teacher = options.distill, embed_teacher(options, params, pictures)
+        distill, teacher = options.distill, embed_teacher(options.distill.teacher, params, pictures)
         for side in SIDES:
             embedding = applied(PoolHead(distill.pool), params["pools"][side], tokens[side])
             sums[f"distill_{side}"] = jnp.sum(disagreement(embedding, teacher) * kept)
@@ -254,10 +254,9 @@ def _meaning(
 
 
 def embed_teacher(
-    options: TokenizerOptions, params: Params, pictures: Float[Array, "batch H W 3"]
+    teacher: siglip.SiglipConfig, params: Params, pictures: Float[Array, "batch H W 3"]
 ) -> Float[Array, "batch C"]:
     """The frozen teacher's embeddings of pictures in [-1, 1], brought to its own size (bicubic, antialiased)."""
-    teacher = options.distill.teacher
     shape = (len(pictures), teacher.image_size, teacher.image_size, 3)
     resized = pictures if pictures.shape == shape else jax.image.resize(pictures, shape, "cubic")
     return jax.lax.stop_gradient(applied(SiglipVision(teacher), params["vit"], resized)[1]["pooled"])

@@ -147,10 +147,10 @@ class UniWeTok(DecoderReading):
         """
         if example.codes is None:
             return [self.size_of(image) if native else self.config.all_sizes[0] for image in example.images]
-        return [self._coded_size(example, i) for i in range(len(example.codes))]
+        return [self._coded_size(example, i, codes) for i, codes in enumerate(example.codes)]
 
-    def _coded_size(self, example: Example, index: int) -> tuple[int, int]:
-        count, *groups = np.shape(example.codes[index])
+    def _coded_size(self, example: Example, index: int, codes: np.ndarray) -> tuple[int, int]:
+        count, *groups = np.shape(codes)
         if groups != [self.config.vae.bit_groups]:
             detail = f"{example.id}: codes {(count, *groups)}, expected {self.config.vae.bit_groups} a token"
             raise BadExample("no precomputed codes", detail)
@@ -194,7 +194,7 @@ class UniWeTok(DecoderReading):
         return lm.in_blocks(self._signs(params, batch), columns, self.config.side), columns
 
     def _signs(self, params: Params, batch: Batch) -> Float[Array, "batch images n bits"]:
-        codes = batch["codes"] if "codes" in batch else self.encode_image(params, batch["pixels"]).codes
+        codes = batch["codes"] if "codes" in batch else self.encode_image(params, batch["pixels"]).coded
         room = self.config.tokens - codes.shape[2]
         codes = jnp.pad(jax.lax.stop_gradient(codes), ((0, 0), (0, 0), (0, max(room, 0)), (0, 0)))
         return binary.from_indices(codes, self.config.vae.z_channels)
