@@ -118,7 +118,8 @@ def sized(name: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] | str, **field
     if name not in SIZES:
         raise UserError(f"de-tokenizer: no size {name!r}.{near(name, SIZES)}")
     layers, heads, width = SIZES[name]
-    return ARImageConfig(**{"layers": layers, "heads": heads, "width": width, **fields})
+    values: dict[str, Any] = {"layers": layers, "heads": heads, "width": width, **fields}
+    return ARImageConfig(**values)
 
 
 class ARImage(nn.Module):

@@ -267,7 +267,7 @@ def step_reading(config: BitDanceConfig, grid: tuple[int, int], cache: KVCache, 
     if config.parallel_num > 1:
         one = jnp.zeros((1, positions), jnp.int32)
         blocks = config.mask_blocks(positions) if positions == config.prefix else one
-        blocks = jnp.broadcast_to(blocks, index.shape)
+        blocks = None if blocks is None else jnp.broadcast_to(blocks, index.shape)
     return Reading(jnp.cos(angles)[None], jnp.sin(angles)[None], cache.mask(positions, blocks), index)
 
 

@@ -47,7 +47,7 @@ class Attention(nn.Module):
         if config.qk_norm is not None:
             q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
         q, k = (rotate(part, reading.cos, reading.sin, config.rope_layout) for part in (q, k))
-        if memory is not None:
+        if memory is not None and reading.index is not None:
             keys, values = (write_layer(m, new, layer, reading.index) for m, new in zip(memory, (k, v), strict=True))
             memory, k, v = (keys, values), *(m[layer].swapaxes(1, 2).astype(q.dtype) for m in (keys, values))
         read = attention(q, k, v, reading.mask)

@@ -180,7 +180,7 @@ class FlowHead(nn.Module):
         time = MLP(c.width, "silu", out=c.width, dtype=c.dtype, name="time")(time_features(t).astype(c.dtype))
         time = time.reshape(len(t), *[1] * (z.ndim - 2), -1)
         y = nn.silu(time + nn.Dense(c.width, dtype=c.dtype, name="condition")(condition.astype(c.dtype)))
-        zeros = {"kernel_init": nn.initializers.zeros, "dtype": c.dtype}
+        zeros: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "dtype": c.dtype}
         parts = 3 if c.kind == "mlp" else 6
         modulate = [
             nn.Dense(parts * c.width, name=f"modulation_{number}_modulate", **zeros)(y)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -30,7 +30,6 @@ from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
 Views = Mapping[str, Sequence[np.ndarray]]
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -278,7 +277,8 @@ class Pipeline:
 
     def decode_tokens(self, tokens: VisualTokens) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from what `encode` gave of one image each."""
-        codes, grid = tokens.coded, tokens.grid or tokens.coded.shape[2:3]
+        codes = np.asarray(tokens.coded)
+        grid = tokens.grid or codes.shape[2:3]
         return self.decode(codes.reshape(len(codes), *grid, *codes.shape[3:]))
 
     def seen(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
@@ -395,7 +395,7 @@ class Pipeline:
         pixels = {k: jax.ShapeDtypeStruct((1, len(v), *v[0].shape), np.float32) for k, v in views.items()}
         return jax.eval_shape(self.system.encode_image, self.params, pixels)
 
-    def _in_batches(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+    def _in_batches(self, items: Sequence[Any] | np.ndarray, work: Callable[[Any], Iterable[R]]) -> list[R]:
         """Runs `work` on batches of one size, the last filled up with its last item, whose results are dropped."""
         size, results = min(self.settings.batch_size, bucket(len(items))), []
         size += 0 if self.mesh is None else -size % batch_shards(self.mesh)

@@ -104,7 +104,7 @@ def _over_mesh(causal: bool, interpret: bool, cut: int, q, k, v, segments):
     own = q.shape[1] // math.prod(mesh.shape[name] for name in heads)
     kernel = _splash_kernel(own, *lengths, causal, interpret, cut)
     queries, keys = P(batch, heads, context, None), P(batch, heads, None, None)
-    spec = None if segments is None else splash.SegmentIds(P(batch, context), P(batch, None))
+    spec = None if segments is None else segments._replace(q=P(batch, context), kv=P(batch, None))
     mine = kernel.manual_sharding_spec(NamedSharding(mesh, P(None, context)))
 
     def local(kernel, q, k, v, segments):

@@ -90,8 +90,9 @@ def to_global(
         return jax.device_put(batch, sharding)
 
     def put(local: np.ndarray) -> jax.Array:
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
-            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            places = slice(None) if index is None else index[0]
+            return local[np.searchsorted(rows, np.arange(batch_size)[places])]
 
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, piece)
 

@@ -5,6 +5,7 @@ of sigmas, as diffusers' ``DPMSolverMultistepScheduler`` runs it with flow sigma
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def solve(
     sigmas, timesteps = sigma_grid(steps, shift)
     table = np.stack([_coefficients(sigmas, step) for step in range(steps)])
 
-    def advance(carry: tuple[Latents, Latents], now: tuple[Array, Array]) -> tuple[tuple[Latents, Latents], Latents]:
+    def advance(carry: tuple[Latents, Latents], now: tuple[Any, Any]) -> tuple[tuple[Latents, Latents], Latents]:
         x, before = carry
         timestep, (sigma, keep, move, bend) = now
         clean = x - sigma * velocity(x, timestep).astype(jnp.float32)

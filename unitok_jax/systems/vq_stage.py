@@ -95,7 +95,7 @@ def build(
     trained, codes = _Trained(vae, part, options), (side // vae.config.factor) ** 2
     phases = (Phase(part, (f"^{part}/",), functools.partial(_generator, trained), functools.partial(_settle, trained)),)
     if options.adversary:
-        loss = functools.partial(_discriminator, trained)
+        loss = functools.partial(_discriminator, trained, options.adversary)
         phases += (Phase(adversary.PART, (f"^{adversary.PART}/",), loss, _count_step),)
     return Stage(
         spec=RowSpec(0, {part: View(1, side, side, codes, Modality.CODE)}),
@@ -153,10 +153,16 @@ def _generator(
 
 
 def _discriminator(
-    trained: _Trained, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    trained: _Trained,
+    settings: adversary.AdversarySettings,
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    carry: Carry,
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
-    settings, total = trained.options.adversary, batch["totals"]["pictures"]
+    total = batch["totals"]["pictures"]
     pictures, kept = _pictures(trained, batch)
     judging, judged = params[adversary.PART], state["adversary"]
     loss, logged, judged = adversary.discriminator_loss(

@@ -160,8 +160,9 @@ def _move(optimizer: Optimizer, state: TrainState, sums: _Sums) -> tuple[TrainSt
     name, opt_state = optimizer.name, state.opt_state
     trained, rest = partition.split(state.params, optimizer.members)
     updates, moved = optimizer.update(sums.grads, opt_state[name], trained, state.step)
+    stepped: Any = optax.apply_updates(trained, updates)
     new = state.replace(
-        params=partition.merge(rest, optax.apply_updates(trained, updates)),
+        params=partition.merge(rest, stepped),
         state=sums.model_state,
         opt_state=opt_state | {name: moved},
     )

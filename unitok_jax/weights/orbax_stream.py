@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from etils import epath
 from flax import traverse_util
 
 from unitok_jax.errors import UserError
@@ -129,7 +130,7 @@ def open_leaves(folder: Path, wanted: Callable[[str], bool] = lambda path: True)
     """
     with _told_clearly(folder):
         zarr3 = json.loads((folder / "_METADATA").read_text()).get("use_zarr3", False)
-        tree = ocp.PyTreeCheckpointHandler().metadata(folder.absolute()).tree
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder.absolute())).tree
     names = traverse_util.flatten_dict(tree, sep="/")
     return {path: StoredLeaf(folder, path.replace("/", "."), zarr3) for path in names if wanted(path)}
 

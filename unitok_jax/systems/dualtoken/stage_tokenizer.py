@@ -98,7 +98,7 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     learn, hold = (functools.partial(_generator, system, options, train) for train in (True, False))
     phases = [Phase("tokenizer", options.trains, learn, functools.partial(_settle, options), hold)]
     if options.adversary:
-        judge = functools.partial(_discriminator, options)
+        judge = functools.partial(_discriminator, options, options.adversary)
         restart = functools.partial(_restart, options)
         phases.append(Phase(adversary.PART, (f"^{adversary.PART}/",), judge, restart))
     return Stage(
@@ -306,12 +306,18 @@ def code_metrics(system: Any, encoded: Encoded, kept: PerPicture) -> Aux:
 
 
 def _discriminator(
-    options: TokenizerOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    options: TokenizerOptions,
+    settings: adversary.AdversarySettings,
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    carry: Carry,
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
     pictures, kept = _pictures(batch)
     loss, logged, judged = adversary.discriminator_loss(
-        options.adversary,
+        settings,
         params[adversary.PART],
         state["adversary"],
         pictures,

@@ -144,7 +144,8 @@ class DualToken(DecoderReading):
         pictures = pixels[VIEW]
         encoded = self.tokenizer.encode(params, pictures.reshape(-1, *pictures.shape[2:]))
         codes = self.tokenizer.join(encoded.quantized)
-        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, codes.shape[1:3])
+        rows, columns = codes.shape[1:3]
+        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, (rows, columns))
 
     def decode_image(
         self, params: Params, codes: Int[Array, "batch rows columns depth"]

@@ -34,7 +34,7 @@ def layouts(system: Any, parts: Sequence[str], form: str) -> list[Layout]:
 
 
 def _language_model(config: UniWeTokConfig, loads: str) -> Layout:
-    documents = {"config.json": _json(_lm_document(config.lm))}
+    documents = {"config.json": _json(_lm_document(config.decoder))}
     if config.vocabulary is not None:
         documents["tokenizer.json"] = with_pictures(config.vocabulary, config.vae.factor, config.parallel_num)
     return Layout("lm", documents=documents, loads=loads)

@@ -54,13 +54,13 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     _check(system, options)
     phases = (Phase("tokenizer", options.trains, functools.partial(_generator, system, options), _settle(options)),)
     if options.adversary:
-        loss = functools.partial(_discriminator, options)
+        loss = functools.partial(_discriminator, options.adversary)
         phases += (Phase(adversary.PART, (f"^{adversary.PART}/",), loss, _count_step),)
     return Stage(
         spec=RowSpec(0, views),
         init=functools.partial(_init, system, options),
         layout=functools.partial(_layout, _sizes(system, options)),
-        counts=lambda batch: {"pictures": sum(jnp.sum(filled) for filled in batch["filled"].values())},
+        counts=lambda batch: {"pictures": functools.reduce(jnp.add, map(jnp.sum, batch["filled"].values()))},
         phases=phases,
         splittable=not options.couples,
     )
@@ -268,14 +268,14 @@ def _use(vae: Any, codes: jax.Array, kept: jax.Array) -> Aux:
 
 
 def _discriminator(
-    options: TokenizerOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    settings: adversary.AdversarySettings, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
     loss, logged = jnp.zeros(()), {}
     for view in batch["pixels"]:
         pictures, kept = _pictures(batch, view)
         value, aux, judged = adversary.discriminator_loss(
-            options.adversary,
+            settings,
             params[adversary.PART],
             state["adversary"],
             pictures,
