@@ -185,7 +185,7 @@ class Codebook(nn.Module):
 
 
 class TamingVAE(nn.Module):
-    """Encoder, quantizer, decoder. Call a method with ``TamingVAE(config).apply({"params": p}, x, method="encode")``;
+    """Encoder, quantizer, decoder. Call a method with ``applied(TamingVAE(config), params, x, method="encode")``;
     each reads its own part of the parameters only.
     """
 
