@@ -14,7 +14,7 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def _root(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
+def _importing_from(folder: Path) -> Generator[None]:
     before = list(sys.path)
     sys.path.insert(0, str(folder))
     try:

@@ -1,7 +1,7 @@
 """The one exception that means "the user can mend this", and the one that means "start me again"."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from os import PathLike
 
 
@@ -21,7 +21,7 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def writing(path: str | PathLike) -> Iterator[None]:
+def writing(path: str | PathLike) -> Generator[None]:
     """Around what writes under `path`: a full disk or a read-only folder becomes a `UserError`."""
     try:
         yield

@@ -5,13 +5,20 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ml_collections import ConfigDict
 
 from unitok_jax.errors import UserError
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+T = TypeVar("T", bound=Dataclass)
 
 
 def near(name: str, known: typing.Iterable[str]) -> str:

@@ -21,8 +21,7 @@ from unitok_jax.systems.base import Emission, VisualTokens
 VOCAB, WIDTH, STOP = 11, 8, 1
 
 
-@struct.dataclass
-class Cache:
+class Cache(struct.PyTreeNode):
     values: jax.Array  # [R, T, D]
     lengths: jax.Array  # [R]
 

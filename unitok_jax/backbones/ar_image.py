@@ -118,7 +118,8 @@ def sized(name: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] | str, **field
     if name not in SIZES:
         raise UserError(f"de-tokenizer: no size {name!r}.{near(name, SIZES)}")
     layers, heads, width = SIZES[name]
-    return ARImageConfig(**{"layers": layers, "heads": heads, "width": width, **fields})
+    values: dict[str, Any] = {"layers": layers, "heads": heads, "width": width, **fields}
+    return ARImageConfig(**values)
 
 
 class ARImage(nn.Module):
@@ -166,7 +167,7 @@ class ARImage(nn.Module):
         reading = Reading(flat + 1, flat, mask, None if cache is None else index)
         memories = None if cache is None else tuple(zip(cache.keys, cache.values, strict=True))
         after, memories = self.layers(x, reading, memories, deterministic)
-        if cache is not None:
+        if cache is not None and memories is not None:
             keys, values = zip(*memories, strict=True)
             cache = KVCache(keys, values, cache.lengths + length)
         return list(after.values())[-1], {"spans": after, "cache": cache}

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from unitok_jax.backbones import grid_transformer
 from unitok_jax.backbones.grid_transformer import GridTransformer
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import GroupNorm, Map, Mapped, ResnetBlock, conv1, conv3, group_normalise, unfold
 from unitok_jax.quantizers import binary
 from unitok_jax.sampling.draw import Keys
@@ -279,6 +280,6 @@ def last_layer(
 
     def write(kernel: Kernel) -> Pictures:
         conv = nn.Conv(3, (3, 3), padding=1, dtype=config.dtype)
-        return conv.apply({"params": {**layer, "kernel": kernel}}, read).astype(jnp.float32)
+        return applied(conv, {**layer, "kernel": kernel}, read).astype(jnp.float32)
 
     return write, layer["kernel"]

@@ -26,7 +26,7 @@ from unitok_jax.layers.grid import grid_angles, patch_raster, raster, sincos
 from unitok_jax.layers.masks import self_mask
 from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import RMSNorm
-from unitok_jax.parallel.rules import under
+from unitok_jax.parallel.rules import Rules, under
 from unitok_jax.settings import near
 
 ORDERS = ("raster", "patch")
@@ -34,7 +34,7 @@ POSITIONS = ("learned", "sincos")
 Steps = Float[Array, "rows *P C"]  # tokens as the head takes them, see `by_step`
 
 
-def sharding(part: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+def sharding(part: str) -> Rules:
     """Sharding rules of a BitDance whose parameters lie under ``part``."""
     return (
         (rf"^{part}/(class_embedding|positions)/embedding$", (None, "fsdp")),
@@ -267,7 +267,7 @@ def step_reading(config: BitDanceConfig, grid: tuple[int, int], cache: KVCache, 
     if config.parallel_num > 1:
         one = jnp.zeros((1, positions), jnp.int32)
         blocks = config.mask_blocks(positions) if positions == config.prefix else one
-        blocks = jnp.broadcast_to(blocks, index.shape)
+        blocks = None if blocks is None else jnp.broadcast_to(blocks, index.shape)
     return Reading(jnp.cos(angles)[None], jnp.sin(angles)[None], cache.mask(positions, blocks), index)
 
 

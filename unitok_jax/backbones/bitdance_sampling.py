@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.bitdance import BitDance, BitDanceConfig, generator_cache, step_reading
 from unitok_jax.backbones.kv_cache import KVCache
+from unitok_jax.layers.applied import applied
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.x_prediction import euler_maruyama, guidance_at
 
@@ -59,10 +60,10 @@ def generate(
     grid = grid or config.grid
     model, count = BitDance(config), grid[0] * grid[1] // config.parallel_num
     rows = jnp.concatenate([labels, jnp.full_like(labels, config.classes)]) if plan.guided else labels
-    positions = model.apply({"params": params}, grid, method="head_positions")
+    positions = applied(model, params, grid, method="head_positions")
 
     def apply(method: str, *args: Any) -> Any:
-        return model.apply({"params": params}, *args, method=method)
+        return applied(model, params, *args, method=method)
 
     def take(x: Array, cache: KVCache, step: Array, guidance: Any) -> tuple[Array, KVCache, dict[str, Array]]:
         """Reads x and draws the P tokens of a step, for all rows."""

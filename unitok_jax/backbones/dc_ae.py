@@ -145,7 +145,7 @@ class MultiscaleAttention(nn.Module):
 
     def _around(self, x: Map, number: int, size: int) -> Map:
         wide = x.shape[-1]
-        each = {"features": wide, "use_bias": False, "dtype": self.dtype}
+        each: dict[str, Any] = {"features": wide, "use_bias": False, "dtype": self.dtype}
         x = nn.Conv(
             kernel_size=(size, size), padding=size // 2, feature_group_count=wide, name=f"near_{number}", **each
         )(x)

@@ -17,8 +17,7 @@ from unitok_jax.layers.rope import rotate
 Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, K, T, H]
 
 
-@struct.dataclass
-class Reading:
+class Reading(struct.PyTreeNode):
     """What all layers share in one pass.
 
     Attributes:
@@ -48,7 +47,7 @@ class Attention(nn.Module):
         if config.qk_norm is not None:
             q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
         q, k = (rotate(part, reading.cos, reading.sin, config.rope_layout) for part in (q, k))
-        if memory is not None:
+        if memory is not None and reading.index is not None:
             keys, values = (write_layer(m, new, layer, reading.index) for m, new in zip(memory, (k, v), strict=True))
             memory, k, v = (keys, values), *(m[layer].swapaxes(1, 2).astype(q.dtype) for m in (keys, values))
         read = attention(q, k, v, reading.mask)

@@ -106,7 +106,7 @@ class DecoderLM(nn.Module):
         reading = Reading(jnp.cos(angles), jnp.sin(angles), mask, index)
         memories = None if cache is None else tuple(zip(cache.keys, cache.values, strict=True))
         after, memories = self.layers(embeds.astype(self.config.dtype), reading, memories, deterministic)
-        if cache is not None:
+        if cache is not None and memories is not None:
             keys, values = zip(*memories, strict=True)
             cache = KVCache(keys, values, cache.lengths + (length if valid is None else valid))
         return self.final_norm(list(after.values())[-1]), {"spans": after, "cache": cache}

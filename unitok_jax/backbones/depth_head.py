@@ -7,7 +7,6 @@ hidden state, at depth d the projected sum of the codebook rows chosen before; e
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -104,7 +103,7 @@ _small = nn.initializers.normal(0.02)
 
 
 class Attention(nn.Module):
-    """Causal self-attention over depths, with or without a memory of the earlier ones."""
+    """Causal self-attention over depths, with or without a memory of the earlier ones, which ends at `start`."""
 
     config: DepthHeadConfig
 
@@ -116,9 +115,10 @@ class Attention(nn.Module):
         heads = functools.partial(nn.DenseGeneral, (c.heads, c.size // c.heads), dtype=c.dtype, kernel_init=_small)
         q, k, v = (heads(name=name)(x) for name in ("q", "k", "v"))
         mask = AttentionMask()
-        if memory is not None:
+        if memory is not None and start is not None:
             index = jnp.broadcast_to(start + jnp.arange(x.shape[1]), x.shape[:2])
-            memory = tuple(write_layer(m, new, layer, index) for m, new in zip(memory, (k, v), strict=True))
+            keys, values = memory
+            memory = write_layer(keys, k, layer, index), write_layer(values, v, layer, index)
             k, v = (m[layer].swapaxes(1, 2).astype(q.dtype) for m in memory)
             mask = AttentionMask(q_index=index)
         out = nn.DenseGeneral(c.size, axis=(-2, -1), dtype=c.dtype, kernel_init=_small, name="out")
@@ -272,7 +272,8 @@ class DepthHead(nn.Module):
         c = self.config
         return self.hidden_proj(hidden) if c.project_hidden or c.size != c.hidden else hidden.astype(c.dtype)
 
-    def _run(self, x: States, memory: Memory | None, start: Any, deterministic: bool) -> tuple[States, Memory | None]:
+    def _run(self, x: States, memory: Memory | None, start: Any, deterministic: bool) -> tuple[States, Any]:
+        """The states, and the memory with theirs; None where none is given."""
         if self.config.ffn == "shared":
             x = x + of_depths(self.positions, start, x.shape[1]).astype(x.dtype)
         x, memory = self.layers(x, memory, start, deterministic)
@@ -299,7 +300,7 @@ def new_memory(config: DepthHeadConfig, rows: int) -> Memory:
     return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
 
 
-def init_depth_head(config: DepthHeadConfig, key: PRNGKeyArray) -> Mapping[str, Any]:
+def init_depth_head(config: DepthHeadConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters."""
     hidden, rows = jnp.zeros((1, config.hidden)), jnp.zeros((1, config.depth, config.code_features))
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 from unitok_jax.layers.mlp import MLP, GatedMLP
@@ -179,7 +180,7 @@ class FlowHead(nn.Module):
         time = MLP(c.width, "silu", out=c.width, dtype=c.dtype, name="time")(time_features(t).astype(c.dtype))
         time = time.reshape(len(t), *[1] * (z.ndim - 2), -1)
         y = nn.silu(time + nn.Dense(c.width, dtype=c.dtype, name="condition")(condition.astype(c.dtype)))
-        zeros = {"kernel_init": nn.initializers.zeros, "dtype": c.dtype}
+        zeros: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "dtype": c.dtype}
         parts = 3 if c.kind == "mlp" else 6
         modulate = [
             nn.Dense(parts * c.width, name=f"modulation_{number}_modulate", **zeros)(y)
@@ -214,7 +215,7 @@ def training_loss(
     target, condition = (jnp.tile(x, (repeat, *[1] * (x.ndim - 1))) for x in (target.astype(jnp.float32), condition))
     t = head.config.times(time_draws)
     z = x_prediction.between(target, noise, t)
-    predicted = head.apply({"params": params}, z, t, condition)
+    predicted = applied(head, params, z, t, condition)
     loss = x_prediction.velocity_loss(predicted, target, z, t)
     return loss, {"t": t, "z": z, "predicted": predicted, "condition": condition}
 

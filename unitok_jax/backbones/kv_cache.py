@@ -10,8 +10,7 @@ from unitok_jax.layers.attention_context import dividing
 from unitok_jax.layers.masks import AttentionMask
 
 
-@struct.dataclass
-class KVCache:
+class KVCache(struct.PyTreeNode):
     """Keys and values read so far.
 
     Attributes:

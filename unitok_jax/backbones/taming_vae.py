@@ -12,6 +12,7 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import (
     CONV_KERNEL,
     AttentionBlock,
@@ -185,7 +186,7 @@ class Codebook(nn.Module):
 
 
 class TamingVAE(nn.Module):
-    """Encoder, quantizer, decoder. Call a method with ``TamingVAE(config).apply({"params": p}, x, method="encode")``;
+    """Encoder, quantizer, decoder. Call a method with ``applied(TamingVAE(config), params, x, method="encode")``;
     each reads its own part of the parameters only.
     """
 
@@ -246,6 +247,6 @@ def last_layer(config: VAEConfig, params: dict[str, Any], aux: Aux) -> tuple[Cal
     conv = conv3(config.out_channels * config.patch**2, config.dtype, None)
 
     def write(kernel: Kernel) -> Pictures:
-        return unfold(conv.apply({"params": {**own, "kernel": kernel}}, hidden), config.patch).astype("float32")
+        return unfold(applied(conv, {**own, "kernel": kernel}, hidden), config.patch).astype("float32")
 
     return write, own["kernel"]

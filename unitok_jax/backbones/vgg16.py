@@ -5,6 +5,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import CONV_KERNEL
 
 STAGES = (2, 2, 3, 3, 3)  # convolutions between two poolings
@@ -47,4 +48,4 @@ def widths_of(params: dict) -> tuple[int, ...]:
 def features(params: dict, pictures: Float[Array, "batch height width 3"]) -> Taps:
     """The five maps of pictures that are scaled as the network expects, in the dtype of the parameters."""
     dtype = jax.tree.leaves(params)[0].dtype
-    return VGG16(widths_of(params), dtype).apply({"params": params}, pictures)
+    return applied(VGG16(widths_of(params), dtype), params, pictures)

@@ -5,6 +5,7 @@ import argparse
 
 from unitok_jax.errors import UserError
 from unitok_jax.inference.pipeline import Pipeline
+from unitok_jax.systems.base import HasDetokenizers
 from unitok_jax.training.config import TrainConfig
 
 
@@ -19,7 +20,7 @@ def redirected(pipeline: Pipeline, config: TrainConfig, args: argparse.Namespace
     how = (args.detokenizer, args.resolution, args.scale, args.detokenizer_guidance)
     if how == (None,) * len(how):
         return pipeline
-    if not hasattr(pipeline.system, "with_detokenizer"):
+    if not isinstance(pipeline.system, HasDetokenizers):
         raise UserError(
             f"--detokenizer, --resolution, --scale, --detokenizer-guidance: {config.system} has one way to draw, at "
             "one size"

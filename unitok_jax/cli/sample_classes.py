@@ -22,6 +22,7 @@ from unitok_jax.conversion.loading import load_run
 from unitok_jax.errors import UserError, writing
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.sampling.draw import sample_keys
+from unitok_jax.systems.base import DrawsClasses
 from unitok_jax.training.checkpoints import find_step
 
 SETTINGS = "settings.json"
@@ -41,7 +42,7 @@ def sample(args: argparse.Namespace) -> None:
     """Draws, class after class, and joins everything at the end."""
     pipeline, config = load_run(args.workdir, args.mesh)
     system = pipeline.system
-    if not hasattr(system, "draw_classes") or "generator" not in pipeline.params:
+    if not isinstance(system, DrawsClasses) or "generator" not in pipeline.params:
         raise UserError(
             f"{args.workdir}: a run of {config.system}, stage {config.stage}, which has no class-conditional model; "
             "take a run of stage c2i"

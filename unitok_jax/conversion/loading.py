@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def read_mesh(text: str | None) -> MeshSettings:
 
 
 @contextlib.contextmanager
-def using(pipeline: Pipeline, config: TrainConfig) -> Iterator[None]:
+def using(pipeline: Pipeline, config: TrainConfig) -> Generator[None]:
     """Around work with a run's model: says so if it needs a part of the system that the run does not have."""
     try:
         yield

@@ -211,17 +211,17 @@ def _batches(
     skipped: np.ndarray | None,
     count: int | None,
 ) -> Batches:
-    rows = np.arange(shape.batch) if rows is None else np.asarray(rows, np.int64)
-    cursors = np.zeros(len(rows), np.int64) if cursors is None else np.asarray(cursors, np.int64)
-    skipped = np.zeros((len(rows), len(REASONS)), np.int64) if skipped is None else np.asarray(skipped, np.int64)
-    pieces = np.array_split(np.arange(len(rows)), max(1, min(settings.workers, len(rows))))
+    mine = np.arange(shape.batch) if rows is None else np.asarray(rows, np.int64)
+    cursors = np.zeros(len(mine), np.int64) if cursors is None else np.asarray(cursors, np.int64)
+    skipped = np.zeros((len(mine), len(REASONS)), np.int64) if skipped is None else np.asarray(skipped, np.int64)
+    pieces = np.array_split(np.arange(len(mine)), max(1, min(settings.workers, len(mine))))
     parts = []
     for piece in pieces:
-        streams = RowStreams(stream, shape, tuple(rows[piece].tolist()), cursors[piece], skipped[piece])
+        streams = RowStreams(stream, shape, tuple(mine[piece].tolist()), cursors[piece], skipped[piece])
         parts.append(_prefetched(streams, settings))
     for part in parts:
         part.start_prefetch()
-    alone = len(np.unique(rows)) == shape.batch
+    alone = len(np.unique(mine)) == shape.batch
     return Batches(parts, cursors, skipped, settings.max_bad_share, count, shape.spec, alone)
 
 

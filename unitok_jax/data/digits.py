@@ -5,9 +5,8 @@ Training and evaluation both speak through this file, so that they cannot disagr
 """
 
 import functools
-import importlib.util
+import importlib.metadata
 import re
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -38,8 +37,8 @@ SIZE = 16  # twice the scans' own: what there is to see, at a quarter of the cos
 def load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     """The 1,797 scans, 0..255, and their digits."""
     # The table behind `sklearn.datasets.load_digits`; importing that takes longer than some stages' first step.
-    package = Path(importlib.util.find_spec("sklearn").origin).parent
-    table = np.loadtxt(package / "datasets/data/digits.csv.gz", delimiter=",")
+    path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(path), delimiter=",")
     return np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.int64)
 
 
@@ -47,7 +46,8 @@ def load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
 def _grey(size: int) -> UInt8[np.ndarray, "n size size"]:
     """All scans, enlarged once (0.5 MB at 16 pixels)."""
     scans, _ = load()
-    return np.stack([Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC) for scan in scans])
+    larger = (Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC) for scan in scans)
+    return np.stack([np.asarray(image) for image in larger])
 
 
 def render(index: int, colour: str, size: int = SIZE) -> UInt8[np.ndarray, "size size 3"]:

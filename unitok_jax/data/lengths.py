@@ -21,6 +21,7 @@ from jaxtyping import Int
 from unitok_jax.data import files
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.pipeline import NamedRecords
+from unitok_jax.data.sources import Scans
 from unitok_jax.data.standalone import FIELDS
 from unitok_jax.data.tasks import TASKS, to_example
 from unitok_jax.errors import UserError
@@ -74,8 +75,8 @@ def record_lengths(
 
 
 def _scan(records: NamedRecords) -> Iterator[dict[str, Any] | None]:
-    """The records in order; a source that reads faster so than at random has a method ``scan``."""
-    if hasattr(records.source, "scan"):
+    """The records in order; read in one go where the source `Scans`."""
+    if isinstance(records.source, Scans):
         yield from (None if raw is None else records.named(raw, i) for i, raw in enumerate(records.source.scan()))
         return
     for i in range(len(records)):

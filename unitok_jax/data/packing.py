@@ -169,7 +169,7 @@ def _write_line(batch: HostBatch, index: int, rows: Sequence[ExampleRow], spec: 
             batch["blocks"][index, span] = np.where(row.blocks >= 0, row.blocks + block, -1)
             block += int(np.max(row.blocks, initial=-1)) + 1
         _write_pictures(batch, index, row, spec, codes, before)
-        if _sizes(row):
+        if row.sizes is not None and len(row.sizes):
             batch["sizes"][index, sizes : sizes + len(row.sizes)] = row.sizes
             sizes += len(row.sizes)
     if rows and rows[0].label is not None:

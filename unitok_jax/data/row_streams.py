@@ -76,10 +76,9 @@ class RowStream:
             detail = f"{len(element.tokens)} positions, room for {spec.length} by the recorded lengths of its batch"
             element = Skipped("longer than the row", detail)
         self.cursor += 1
-        if isinstance(element, ExampleRow):
-            return [element]
-        self._skip(element)
-        return []
+        if isinstance(element, Skipped):
+            self._skip(element)
+        return [element] if isinstance(element, ExampleRow) else []
 
     def _skip(self, element: Skipped) -> None:
         self.skipped[REASONS.index(element.reason) if element.reason in REASONS else -1] += 1

@@ -20,7 +20,7 @@ def stand_alone(record: Mapping[str, Any], index: int) -> dict[str, Any]:
     Raises:
         BadExample: if a picture's file cannot be read, or a field cannot be kept in a shard.
     """
-    whole = {"id": str(index), **record}
+    whole: dict[str, Any] = {"id": str(index), **record}
     folder = whole.pop("folder", None)
     for name in FIELDS:
         value = whole.get(name)

@@ -163,7 +163,7 @@ def _layout(name: str, settings: BenchmarkSettings) -> Layout:
 
 
 def _made_by(pipeline: Any, config: Mapping[str, Any], layout: Layout, settings: BenchmarkSettings) -> dict[str, Any]:
-    own = {"samples": len({seed for one in layout.wanted for seed in one.seeds})}
+    own: dict[str, Any] = {"samples": len({seed for one in layout.wanted for seed in one.seeds})}
     own |= {"prompts hash": measured.digest([dataclasses.asdict(one) for one in layout.wanted])[:12]}
     own |= {} if settings.guidance is None else {"guidance": settings.guidance}
     told = provenance(

@@ -111,7 +111,7 @@ def _generation(pipeline: Any, out: epath.Path, settings: SceneSettings) -> dict
         for i in range(settings.prompts * len(categories(split)))
     ]
     pictures = pipeline.generate([request.text for _, request in asked], seeds=settings.seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, ((split, request), seen) in enumerate(zip(asked, see(pictures), strict=True)):
         name = f"generated/{i:04d}.png"
         files.write_picture(out / name, pictures[i])
@@ -137,7 +137,7 @@ def _edits(pipeline: Any, out: epath.Path, settings: SceneSettings) -> dict[str,
     before = np.stack([scenes.render(scene, settings.size) for scene, _, _ in drawn])
     wanted = [edit(scene, "held_out", rng) for scene, _, rng in drawn]
     pictures = pipeline.edit(before, [instruction for instruction, _ in wanted], seeds=settings.seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, ((instruction, target), seen) in enumerate(zip(wanted, see(pictures), strict=True)):
         name = f"edited/{i:04d}.png"
         files.write_picture(out / name, pictures[i])

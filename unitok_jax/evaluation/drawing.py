@@ -48,7 +48,7 @@ def generations(pipeline: Any, out: epath.Path, seed: int, seen: int, unseen: in
 def _write_generated(
     out: epath.Path, wanted: Sequence[Pair], prompts: Sequence[str], pictures: np.ndarray, verdicts: Sequence[Verdict]
 ) -> None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, ((digit, colour), prompt, verdict) in enumerate(zip(wanted, prompts, verdicts, strict=True)):
         name = f"generated/{i:03d}-{colour}-{digits.NUMBERS[digit]}.png"
         files.write_picture(out / name, pictures[i])

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Generator, Iterable, Mapping
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
@@ -13,7 +13,7 @@ from unitok_jax.data.pictures import Picture
 
 
 @contextlib.contextmanager
-def replacing(path: epath.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: epath.PathLike) -> Generator[IO[bytes]]:
     """Opens a file for writing that takes the place of `path` only once everything is written."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

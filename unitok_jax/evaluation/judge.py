@@ -78,7 +78,7 @@ def _read(brightness: Float[np.ndarray, "B H W"]) -> Float[np.ndarray, "B n"]:
 def _colours(pictures: np.ndarray, brightness: np.ndarray) -> list[str]:
     """The nearest colour of the table to the mean of each picture's bright half."""
     bright = brightness >= 0.5 * brightness.max(axis=(1, 2), keepdims=True)
-    mean = np.sum(pictures * bright[..., None], axis=(1, 2), dtype=np.float64) + 1e-9
+    mean = (pictures * bright[..., None]).sum(axis=(1, 2), dtype=np.float64) + 1e-9
     table = np.array(list(digits.COLOURS.values()), np.float64)
     nearest = np.argmax(_unit(mean) @ _unit(table).T, axis=1)
     return [digits.COLOUR_NAMES[i] for i in nearest]

@@ -88,7 +88,8 @@ def in_parts(
         path = folder / f"{start:09d}.npz"
         if not path.exists():
             with files.replacing(path) as file:
-                np.savez(file, **work(indices[start : start + size]))
+                arrays: dict[str, Any] = work(indices[start : start + size])
+                np.savez(file, **arrays)
             _log.info("%d/%d pictures", min(start + size, len(indices)), len(indices))
         with path.open("rb") as file:
             parts.append(dict(np.load(file)))

@@ -26,10 +26,10 @@ def thin(
     steps: Sequence[float], values: Sequence[float], points: int = _POINTS
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Means over at most `points` equal stretches of the finite values of a curve."""
-    steps, values = np.asarray(steps, float), np.asarray(values, float)
-    finite = np.isfinite(values)
-    pieces = np.array_split(np.arange(len(steps))[finite], min(points, max(finite.sum(), 1)))
-    means = [(steps[p].mean(), values[p].mean()) for p in pieces if len(p)]
+    x, y = np.asarray(steps, float), np.asarray(values, float)
+    finite = np.isfinite(y)
+    pieces = np.array_split(np.arange(len(x))[finite], min(points, max(finite.sum(), 1)))
+    means = [(x[p].mean(), y[p].mean()) for p in pieces if len(p)]
     return np.array([m[0] for m in means]), np.array([m[1] for m in means])
 
 

@@ -59,5 +59,5 @@ def params_hash(params: Mapping[str, Any]) -> str:
     for path, leaf in sorted(flatten_dict(dict(params), sep="/").items()):
         array = np.ascontiguousarray(to_host(leaf) if isinstance(leaf, jax.Array) else leaf)
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:12]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from unitok_jax.data import digits
 from unitok_jax.evaluation import files
@@ -45,7 +45,7 @@ def compare(texts: Sequence[str], scans: Sequence[Scan]) -> list[Reading]:
     ]
 
 
-def share(values: Sequence[bool]) -> float:
+def share(values: Sequence[bool] | Bool[np.ndarray, " n"]) -> float:
     """The share that is true."""
     return float(np.mean(values))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from unitok_jax.data import fields
 from unitok_jax.data.example import BadExample
@@ -49,7 +50,7 @@ class SampleSheets:
         UserError: for an unknown key of `config.samples`, or a source without a picture that can be read.
     """
 
-    def __init__(self, config: Mapping[str, Any], workdir: epath.PathLike):
+    def __init__(self, config: Mapping[str, Any] | ConfigDict, workdir: epath.PathLike):
         settings = from_config(SampleSettings, config.get("samples", {}), "config.samples")
         inference = from_config(InferenceSettings, config.get("inference", {}), "config.inference")
         self._settings, self._folder = settings, epath.Path(workdir) / "samples"

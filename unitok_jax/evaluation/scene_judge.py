@@ -23,7 +23,10 @@ def see(pictures: UInt8[np.ndarray, "B H W 3"]) -> list[Seen]:
     cells = pictures.reshape(count, GRID, side, GRID, side, 3).swapaxes(2, 3).reshape(-1, side, side, 3)
     verdicts = judge()(cells)
     each = [verdicts[i : i + GRID**2] for i in range(0, len(verdicts), GRID**2)]
-    return [{i: (v.digit, v.colour) for i, v in enumerate(cells) if v.digit is not None} for cells in each]
+    return [
+        {i: (v.digit, v.colour) for i, v in enumerate(cells) if v.digit is not None and v.colour is not None}
+        for cells in each
+    ]
 
 
 def shows(seen: Seen, scene: Scene) -> bool:

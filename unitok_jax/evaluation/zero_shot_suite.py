@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -115,7 +115,7 @@ def _captions(source: Any, indices: np.ndarray) -> list[tuple[int, str]]:
     return found
 
 
-def _texts(pipeline: Any, texts: list[str]) -> np.ndarray:
+def _texts(pipeline: Any, texts: Sequence[str]) -> np.ndarray:
     """Features of texts, [n, width], in batches of one shape."""
     size, tokens = pipeline.settings.batch_size, pipeline.system.text_tokens(texts)
     run, found = jax.jit(pipeline.system.pooled_text), []

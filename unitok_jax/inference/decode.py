@@ -24,8 +24,7 @@ from unitok_jax.systems.base import Batch, Emission, Ids, Params, System
 from unitok_jax.systems.pixels import float_pixels
 
 
-@struct.dataclass
-class Decode:
+class Decode(struct.PyTreeNode):
     """A decode under way.
 
     Attributes:

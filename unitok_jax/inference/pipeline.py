@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -25,12 +25,12 @@ from unitok_jax.parallel.mesh import batch_shards, row_sharding
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.guidance import rows_per_sample
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Ids, Params, System, VisualTokens
+from unitok_jax.systems.base import Batch, HasCodebooks, Ids, Params, System, VisualTokens
 from unitok_jax.systems.pixels import to_float
 
 Progress = Callable[[int, int], None]  # (done, total) samples
 Views = Mapping[str, Sequence[np.ndarray]]
-T, R = TypeVar("T"), TypeVar("R")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Pipeline:
         for members in _groups(shapes):
             found = self._in_batches([seen[i] for i in members], lambda part: self._tokens(part, codes_alone=True))
             for i, tokens in zip(members, found, strict=True):
-                coded[i] = tokens.codes[0], tokens.grid
+                coded[i] = tokens.coded[0], tokens.grid
         return coded
 
     def decode(self, codes: Int[np.ndarray, "N *codes"]) -> UInt8[np.ndarray, "N H W 3"]:
@@ -277,7 +277,8 @@ class Pipeline:
 
     def decode_tokens(self, tokens: VisualTokens) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from what `encode` gave of one image each."""
-        codes, grid = tokens.codes, tokens.grid or tokens.codes.shape[2:3]
+        codes = np.asarray(tokens.coded)
+        grid = tokens.grid or codes.shape[2:3]
         return self.decode(codes.reshape(len(codes), *grid, *codes.shape[3:]))
 
     def seen(self, images: Images) -> UInt8[np.ndarray, "N H W 3"]:
@@ -292,12 +293,11 @@ class Pipeline:
     def codebooks(self, tokens: VisualTokens) -> dict[str, tuple[Int[np.ndarray, "N n depth"], int]]:
         """The codes of each codebook, one column a depth, and how many entries it has.
 
-        A system whose codes come from several codebooks, or at several scales, has a method ``codebooks`` that tells
-        them apart; else all are one, ``codebook``.
+        A system of several tells them apart, see `HasCodebooks`; else all are one, ``codebook``.
         """
-        codes = tokens.codes[:, 0]
+        codes = np.asarray(tokens.coded)[:, 0]
         codes = codes if codes.ndim == 3 else codes[..., None]
-        if hasattr(self.system, "codebooks"):
+        if isinstance(self.system, HasCodebooks):
             return self.system.codebooks(codes)
         return {"codebook": (codes, self.codebook_size)}
 
@@ -395,7 +395,7 @@ class Pipeline:
         pixels = {k: jax.ShapeDtypeStruct((1, len(v), *v[0].shape), np.float32) for k, v in views.items()}
         return jax.eval_shape(self.system.encode_image, self.params, pixels)
 
-    def _in_batches(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+    def _in_batches(self, items: Sequence[Any] | np.ndarray, work: Callable[[Any], Iterable[R]]) -> list[R]:
         """Runs `work` on batches of one size, the last filled up with its last item, whose results are dropped."""
         size, results = min(self.settings.batch_size, bucket(len(items))), []
         size += 0 if self.mesh is None else -size % batch_shards(self.mesh)

@@ -16,7 +16,7 @@ from unitok_jax.inference import decode as loop
 from unitok_jax.inference.prompts import prompt_batch
 from unitok_jax.sampling.draw import sample_keys
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Params, System
+from unitok_jax.systems.base import Batch, JudgesDrawings, Params, System
 
 
 def check(system: System, best_of: int) -> None:
@@ -27,8 +27,14 @@ def check(system: System, best_of: int) -> None:
     """
     if best_of < 1:
         raise UserError(f"best_of: expected 1 or more, got {best_of}")
-    if best_of > 1 and not hasattr(system, "reflection"):
+    if best_of > 1:
+        _judge(system)
+
+
+def _judge(system: System) -> JudgesDrawings:
+    if not isinstance(system, JudgesDrawings):
         raise UserError("best_of: this system does not judge its own drawings; draw one of each prompt")
+    return system
 
 
 def scores(
@@ -41,10 +47,11 @@ def scores(
 
     `place` lays the batch of questions over a mesh, where the parameters lie on one.
     """
-    batch = place(prompt_batch([system.reflection(caption, codes) for caption, codes in drawings]))
+    judge = _judge(system)
+    batch = place(prompt_batch([judge.reflection(caption, codes) for caption, codes in drawings]))
     keys = sample_keys(np.zeros(len(drawings), np.int64))
     hidden = loop.prefill(system, params, batch, keys, Decoding(max_steps=1)).hidden
-    logits = system.apply(params, "lm", hidden, method="logits")[:, jnp.array(system.yes_no)]
+    logits = judge.apply(params, "lm", hidden, method="logits")[:, jnp.array(judge.yes_no)]
     return loop.to_host(jax.nn.softmax(logits.astype(jnp.float32))[:, 0])
 
 

@@ -73,7 +73,8 @@ def _pad(x: jax.Array, axis: int, length: int, fill=0) -> jax.Array:
 
 def _padded_mask(mask: AttentionMask, plan: Plan) -> AttentionMask:
     """Writes out what a block of the mask is cut from; the padding becomes segment 0."""
-    mask = mask.with_indices(plan.q_len, plan.k_len)
+    q_index, k_index = mask.indices(plan.q_len, plan.k_len)
+    mask = mask.replace(q_index=q_index, k_index=k_index)
     if mask.q_segments is None and (plan.q_len, plan.k_len) != (plan.q_padded, plan.k_padded):
         ones = jnp.ones((1, max(plan.q_len, plan.k_len)), jnp.int32)
         mask = mask.replace(q_segments=ones[:, : plan.q_len], k_segments=ones[:, : plan.k_len])

@@ -51,7 +51,7 @@ def splash_attention(
     q = (q * scale).astype(q.dtype)
     q, k, v = (jnp.pad(x, [(0, 0)] * 3 + [(0, lanes - head_dim)]).transpose(0, 2, 1, 3) for x in (q, k, v))
     segments = None
-    if mask.q_segments is not None:
+    if mask.q_segments is not None and mask.k_segments is not None:
         ids = (mask.q_segments, mask.k_segments)
         segments = splash.SegmentIds(*(jnp.broadcast_to(x, (len(q), x.shape[1])).astype(jnp.int32) for x in ids))
     cut = context_shards(q.shape[2], k.shape[2], mask)
@@ -104,7 +104,7 @@ def _over_mesh(causal: bool, interpret: bool, cut: int, q, k, v, segments):
     own = q.shape[1] // math.prod(mesh.shape[name] for name in heads)
     kernel = _splash_kernel(own, *lengths, causal, interpret, cut)
     queries, keys = P(batch, heads, context, None), P(batch, heads, None, None)
-    spec = None if segments is None else splash.SegmentIds(P(batch, context), P(batch, None))
+    spec = None if segments is None else segments._replace(q=P(batch, context), kv=P(batch, None))
     mine = kernel.manual_sharding_spec(NamedSharding(mesh, P(None, context)))
 
     def local(kernel, q, k, v, segments):

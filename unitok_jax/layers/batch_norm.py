@@ -61,8 +61,11 @@ class BatchNorm(nn.Module):
         if len(x) % self.shards:
             raise UserError(f"batch norm: {len(x)} pictures do not divide into {self.shards} shards of equal size")
         parts = x.reshape(self.shards, -1, *x.shape[1:])
-        each = parts.mean((1, 2, 3)), parts.var((1, 2, 3))
-        return tuple(jnp.repeat(s, len(x) // self.shards, axis=0)[:, None, None] for s in each)
+
+        def each(of_shards: Array) -> Array:
+            return jnp.repeat(of_shards, len(x) // self.shards, axis=0)[:, None, None]
+
+        return each(parts.mean((1, 2, 3))), each(parts.var((1, 2, 3)))
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return (1 - self.momentum) * old + self.momentum * jax.lax.stop_gradient(new)

@@ -11,8 +11,7 @@ Queries = Float[jax.Array, "B S N H"]  # and what attention gives back for them
 Keys = Float[jax.Array, "B T K H"]  # and values
 
 
-@struct.dataclass
-class AttentionMask:
+class AttentionMask(struct.PyTreeNode):
     """A query reads a key when they share a segment and the key is not later, or both lie in one block.
 
     Every field is optional, and a field of batch 1 serves all rows.
@@ -58,11 +57,11 @@ class AttentionMask:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if name[:2] in ("q_", "k_") and value is not None}
 
-    def with_indices(self, q_len: int, k_len: int) -> "AttentionMask":
-        """The same mask with both indices written out."""
+    def indices(self, q_len: int, k_len: int) -> tuple[Int[jax.Array, "#B S"], Int[jax.Array, "#B T"]]:
+        """Both indices, written out."""
         q_index = jnp.arange(q_len)[None] if self.q_index is None else self.q_index
         k_index = jnp.arange(k_len)[None] if self.k_index is None else self.k_index
-        return self.replace(q_index=q_index, k_index=k_index)
+        return q_index, k_index
 
 
 FULL = AttentionMask(causal=False)
@@ -82,14 +81,14 @@ def self_mask(
 
 def allowed(mask: AttentionMask, q_len: int, k_len: int) -> Bool[jax.Array, "#B S T"]:
     """The mask as a matrix: [batch, queries, keys], true where a query reads a key."""
-    mask = mask.with_indices(q_len, k_len)
+    q_index, k_index = mask.indices(q_len, k_len)
     seen = jnp.ones((1, q_len, k_len), bool)
     if mask.causal:
-        seen = mask.q_index[:, :, None] >= mask.k_index[:, None, :]
-        if mask.q_blocks is not None:
+        seen = q_index[:, :, None] >= k_index[:, None, :]
+        if mask.q_blocks is not None and mask.k_blocks is not None:
             same_block = mask.q_blocks[:, :, None] == mask.k_blocks[:, None, :]
             seen |= same_block & (mask.q_blocks >= 0)[:, :, None]
-    if mask.q_segments is not None:
+    if mask.q_segments is not None and mask.k_segments is not None:
         same_segment = mask.q_segments[:, :, None] == mask.k_segments[:, None, :]
         seen &= same_segment & (mask.q_segments != 0)[:, :, None]
     return seen

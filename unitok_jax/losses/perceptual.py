@@ -1,5 +1,6 @@
 """LPIPS's distance between the features that a fixed network has of two pictures (arXiv 1801.03924, eq. 1)."""
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -28,7 +29,8 @@ def feature_distance(
         heads: weights of each layer's channels.
     """
     layers = zip(first, second, heads, strict=True)
-    return sum(
-        ((jnp.square(normalise(a) - normalise(b)) * head.astype(jnp.float32)).sum(-1).mean((1, 2)))
+    distances = (
+        (jnp.square(normalise(a) - normalise(b)) * head.astype(jnp.float32)).sum(-1).mean((1, 2))
         for a, b, head in layers
     )
+    return functools.reduce(jnp.add, distances)

@@ -31,8 +31,7 @@ class VocabularyLoss(NamedTuple):
     correct: Bool[jax.Array, "*n"]
 
 
-@struct.dataclass
-class LossSums:
+class LossSums(struct.PyTreeNode):
     """Sums over the positions of each group, float32 [groups].
 
     Attributes:

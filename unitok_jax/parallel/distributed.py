@@ -55,9 +55,10 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
 def _detect(timeout: int) -> tuple[str, int, int]:
     """What JAX finds out of the cluster that it runs in: coordinator, process count, index."""
     found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
-    if None in found[:3]:
+    coordinator, processes, process = found[:3]
+    if coordinator is None or processes is None or process is None:
         raise UserError(f"{_ENVIRONMENT[0]}=auto: no TPU pod, SLURM or GKE job here; give {', '.join(_ENVIRONMENT)}")
-    return found[:3]
+    return coordinator, processes, process
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, " rows"]:
@@ -71,7 +72,7 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, " ro
     """
     check_batch(batch_size, sharding.mesh)
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[index[0]] for index in indices]))
+    return np.unique(np.concatenate([np.arange(batch_size)[index[0]] for index in indices if index is not None]))
 
 
 def to_global(
@@ -89,8 +90,9 @@ def to_global(
         return jax.device_put(batch, sharding)
 
     def put(local: np.ndarray) -> jax.Array:
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
-            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            places = slice(None) if index is None else index[0]
+            return local[np.searchsorted(rows, np.arange(batch_size)[places])]
 
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, piece)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unitok_jax.errors import UserError
@@ -21,7 +21,9 @@ def under(part: str, rules: Rules) -> Rules:
     return tuple((f"^(?={part}/).*(?:{pattern})", axes) for pattern, axes in rules)
 
 
-def param_shardings(rules: Rules, params: dict[str, Any], mesh: Mesh) -> tuple[dict[str, Any], list[str]]:
+def param_shardings(
+    rules: Rules, params: dict[str, Any], mesh: Mesh | AbstractMesh
+) -> tuple[dict[str, Any], list[str]]:
     """Gives every parameter its sharding.
 
     A rule speaks of a leaf's trailing dimensions: ``(r"mlp/up/kernel", ("fsdp", "tensor"))`` shards a [D, F] kernel
@@ -47,19 +49,20 @@ def param_shardings(rules: Rules, params: dict[str, Any], mesh: Mesh) -> tuple[d
     return unflatten_dict(shardings, sep="/"), reports
 
 
-def follow(tree: Any, params: dict[str, Any], shardings: dict[str, Any], mesh: Mesh) -> Any:
+def follow(tree: Any, params: dict[str, Any], shardings: dict[str, Any], mesh: Mesh | AbstractMesh) -> Any:
     """Shardings for a tree that holds copies of parameters, such as an optimizer's state.
 
     A leaf whose path ends in a parameter's path, and that has its shape, lies as the parameter does; any other is
     whole on every device.
     """
+    whole = NamedSharding(mesh, P())
     known = {path: (leaf.shape, sharding) for path, leaf, sharding in _zip_paths(params, shardings)}
 
     def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         keys = [str(key.key) for key in key_path if isinstance(key, jax.tree_util.DictKey)]
         ends = ("/".join(keys[start:]) for start in range(len(keys)))
-        shape, sharding = next((known[end] for end in ends if end in known), (None, None))
-        return sharding if shape == leaf.shape else NamedSharding(mesh, P())
+        shape, sharding = next((known[end] for end in ends if end in known), (None, whole))
+        return sharding if shape == leaf.shape else whole
 
     return jax.tree_util.tree_map_with_path(place, tree)
 
@@ -69,7 +72,7 @@ def _zip_paths(params: dict[str, Any], shardings: dict[str, Any]) -> list[tuple[
     return [(path, leaf, places[path]) for path, leaf in flatten_dict(params, sep="/").items()]
 
 
-def _spec(rules: Rules, path: str, shape: tuple[int, ...], mesh: Mesh, reports: list[str]) -> P:
+def _spec(rules: Rules, path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, reports: list[str]) -> P:
     found = [(pattern, axes) for pattern, axes in rules if re.search(pattern, path)]
     if len(found) != 1:
         what = "no sharding rule matches" if not found else f"rules {[pattern for pattern, _ in found]} all match"
@@ -82,7 +85,7 @@ def _spec(rules: Rules, path: str, shape: tuple[int, ...], mesh: Mesh, reports: 
     return P(*(None,) * lead, *fitted)
 
 
-def _fit(axis: Axis, size: int, dim: int, path: str, mesh: Mesh, reports: list[str]) -> Axis:
+def _fit(axis: Axis, size: int, dim: int, path: str, mesh: Mesh | AbstractMesh, reports: list[str]) -> Axis:
     names = (axis,) if isinstance(axis, str) else (axis or ())
     unknown = [name for name in names if name not in mesh.shape]
     if unknown:

@@ -47,11 +47,11 @@ def read_collectives(text: str) -> list[Collective]:
     entry, computations = _split(text)
     if entry is None:
         return []
-    sites: dict[tuple[str, str], tuple[int, str, bool]] = {}
+    sites: dict[tuple[str, str], tuple[int, re.Match[str], bool]] = {}
     _visit(entry, 1, entry, computations, sites)
     sums: dict[tuple[str, str, int], list[float]] = defaultdict(lambda: [0, 0.0])
-    for times, line, scatters in sites.values():
-        kind, network, group, size = _describe(line, scatters)
+    for times, site, scatters in sites.values():
+        kind, network, group, size = _describe(site, scatters)
         if group > 1:
             sums[kind, network, group][0] += times
             sums[kind, network, group][1] += times * size
@@ -81,7 +81,7 @@ def _visit(
     times: int,
     owner: str,
     computations: Mapping[str, list[str]],
-    sites: dict[tuple[str, str], tuple[int, str, bool]],
+    sites: dict[tuple[str, str], tuple[int, re.Match[str], bool]],
 ) -> None:
     """Walks what `name` calls. One transfer may be spread over several fusions: within `owner` it counts once."""
     for line in computations.get(name, ()):
@@ -96,7 +96,7 @@ def _visit(
         elif opcode.removesuffix("-start") in KINDS or (opcode == "send" and "is_host_transfer=true" in line):
             channel = re.search(r"channel_id=(\d+)", line)
             key = (owner, channel[1] if channel else found[1])
-            sites[key] = (times, line, "all-reduce-scatter" in name)
+            sites[key] = (times, found, "all-reduce-scatter" in name)
         else:
             for called in _called(line):
                 within = owner if opcode in ("fusion", "custom-call", "async-start") else f"{owner}/{called}"
@@ -124,9 +124,8 @@ def _turns(condition: str, line: str, computations: Mapping[str, list[str]]) -> 
     return max(1, max(bounds) - ("loop_peel" in lines))  # a peeled loop's first turn stands before it
 
 
-def _describe(line: str, scatters: bool) -> tuple[str, str, int, float]:
-    found = _LINE.match(line)
-    shapes, opcode = _SHAPE.findall(found[2]), found[3]
+def _describe(site: re.Match[str], scatters: bool) -> tuple[str, str, int, float]:
+    line, shapes, opcode = site.string, _SHAPE.findall(site[2]), site[3]
     sizes = [_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(",")))) for dtype, dims in shapes]
     if opcode == "send":
         kind = re.search(r'megascale_transfer_type="(\w+)"', line)

@@ -1,6 +1,6 @@
 """A plan in words for a terminal, and as a row of docs/plans.md."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unitok_jax.planning.plan import Plan, gib
 
@@ -32,13 +32,12 @@ def tell(plan: Plan) -> str:
             f"{gib(each.wire)} on the wire of each chip"
         )
     if plan.estimate:
-        lines += _estimate(plan)
+        lines += _estimate(plan.estimate, _hours(plan))
     lines.append(f"  compiled in {plan.compile_seconds:.0f} s")
     return "\n".join(lines)
 
 
-def _estimate(plan: Plan) -> list[str]:
-    e = plan.estimate
+def _estimate(e: Mapping[str, float], hours: str) -> list[str]:
     lines = [
         "  ESTIMATE    from the maker's peaks, not measured:",
         f"              step {e['fastest_s']:.3f} s (network hidden) to {e['slowest_s']:.3f} s (nothing hidden), "
@@ -46,7 +45,6 @@ def _estimate(plan: Plan) -> list[str]:
         f"              compute {e['compute_s']:.3f} s, memory {e['memory_s']:.3f} s, ICI {e['ici_s']:.3f} s, "
         f"DCN {e['dcn_s']:.3f} s",
     ]
-    hours = _hours(plan)
     return [*lines, f"              the whole run {hours} chip-hours"] if hours else lines
 
 

@@ -1,7 +1,10 @@
 """Drawing ids from logits with one key a row: what a sample draws does not depend on the batch it stands in."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from unitok_jax.sampling import filters
@@ -10,7 +13,7 @@ from unitok_jax.sampling.settings import Sampling
 Keys = Key[Array, "rows"] | UInt32[Array, "rows 2"]
 
 
-def sample_keys(seeds: Int[Array, "rows"]) -> Key[Array, "rows"]:
+def sample_keys(seeds: Int[Array | np.ndarray, "rows"]) -> Key[Array, "rows"]:
     """One key a sample, from its seed."""
     return jax.vmap(jax.random.key)(jnp.asarray(seeds))
 
@@ -34,11 +37,11 @@ def draw_by_mode(
 ) -> Int[Array, "rows"]:
     """`draw` as `first` says in the rows `in_first` and as `second` says elsewhere."""
 
-    def pick(a: float, b: float) -> float | Array:
+    def pick(field: str) -> Any:
+        a, b = getattr(first, field), getattr(second, field)
         return a if a == b else jnp.where(in_first, a, b)
 
-    fields = ((getattr(first, n), getattr(second, n)) for n in ("temperature", "top_k", "top_p"))
-    return _draw(logits, keys, *(pick(a, b) for a, b in fields))
+    return _draw(logits, keys, pick("temperature"), pick("top_k"), pick("top_p"))
 
 
 def _draw(

@@ -58,7 +58,7 @@ def _largest_threshold(
     """The largest value t of each row for which `enough(logits >= t)` holds; `enough` is monotone."""
     keys = _ordered(logits)
 
-    def set_bit(i: int, key: Array) -> Array:
+    def set_bit(i: Array, key: Array) -> Array:
         candidate = key | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
         return jnp.where(enough(keys >= candidate[:, None]), candidate, key)
 

@@ -5,6 +5,7 @@ of sigmas, as diffusers' ``DPMSolverMultistepScheduler`` runs it with flow sigma
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def shifted(share: Num[Array | np.ndarray, "*n"], shift: float) -> Float[Array |
 def sigma_grid(steps: int, shift: float = 3.0) -> tuple[Float[np.ndarray, "n_and_1"], Int[np.ndarray, "n"]]:
     """The sigmas of a drawing in `steps` steps, the last one 0, and the whole timesteps that the model is told."""
     shares = 1 - np.linspace(1, 1 / STEPS, steps + 1)
-    sigmas = shifted(shares, shift)[::-1][:-1]
+    sigmas = np.asarray(shifted(shares, shift))[::-1][:-1]
     timesteps = (sigmas * STEPS).astype(np.int64)
     return np.append(sigmas, 0.0).astype(np.float32), timesteps
 
@@ -39,7 +40,7 @@ def solve(
     sigmas, timesteps = sigma_grid(steps, shift)
     table = np.stack([_coefficients(sigmas, step) for step in range(steps)])
 
-    def advance(carry: tuple[Latents, Latents], now: tuple[Array, Array]) -> tuple[tuple[Latents, Latents], Latents]:
+    def advance(carry: tuple[Latents, Latents], now: tuple[Any, Any]) -> tuple[tuple[Latents, Latents], Latents]:
         x, before = carry
         timestep, (sigma, keep, move, bend) = now
         clean = x - sigma * velocity(x, timestep).astype(jnp.float32)

@@ -186,8 +186,8 @@ def discriminator_loss(
 def _balance(settings: AdversarySettings, last: LastLayer, balance: Pictures, cotangent: Pictures) -> Scalar:
     if not settings.adaptive:
         return jnp.ones(())
-    norms = (gan.weight_norm(last.write, last.weight, pull) for pull in (balance, cotangent))
-    return gan.adaptive_weight(*norms, settings.lowest, settings.highest)
+    balanced, adversarial = (gan.weight_norm(last.write, last.weight, pull) for pull in (balance, cotangent))
+    return gan.adaptive_weight(balanced, adversarial, settings.lowest, settings.highest)
 
 
 def _once_started(

@@ -25,7 +25,7 @@ Params = dict[str, Any]  # nested dicts of arrays; the first level names the par
 State = dict[str, Any]  # what a stage carries besides parameters: EMA codebooks, running statistics
 Batch = dict[str, Any]  # see docs/architecture.md, "Batch"
 Aux = dict[str, metrics.Metric]  # merged over micro-batches and steps, computed when logged
-Carry = dict[str, jax.Array]  # what a phase hands to the next one of the same step
+Carry = dict[str, Any]  # arrays, and trees of them, that a phase hands to the next one of the same step
 Settle = Callable[[Params, State, jax.Array, Carry], tuple[Params, State]]
 Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
 Embeds = Float[Array, "R S D"]  # of rows and positions: what the language model reads there, or its hidden states
@@ -35,8 +35,7 @@ Ids = Int[np.ndarray, "_ ..."]  # [T] or [T, Q], what the steps of one sample wr
 ImageCodes = Int[np.ndarray, "_ _ ..."]  # [rows, columns] or [rows, columns, Q], of any size
 
 
-@struct.dataclass
-class VisualTokens:
+class VisualTokens(struct.PyTreeNode):
     """What an image becomes.
 
     Attributes:
@@ -48,6 +47,17 @@ class VisualTokens:
     codes: jax.Array | None = None
     features: jax.Array | None = None
     grid: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+
+    @property
+    def coded(self) -> Int[Array, "..."]:
+        """The codes of pictures whose view gives some.
+
+        Raises:
+            ValueError: if it gives none.
+        """
+        if self.codes is None:
+            raise ValueError("pictures were read by views that give no codes")
+        return self.codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +216,49 @@ class System(Protocol):
         A system may have ``forming(ids) -> codes | None`` besides: those of an image under way, filled up, so that it
         can be shown while it is drawn.
         """
+
+
+@runtime_checkable
+class HasCodebooks(Protocol):
+    """A system whose codes come from several codebooks, or at several scales."""
+
+    def codebooks(self, codes: Int[np.ndarray, "N n _"]) -> dict[str, tuple[Int[np.ndarray, "N n _"], int]]:
+        """Host side: the codes of each, one column a depth, and how many entries it has."""
+
+
+@runtime_checkable
+class HasDetokenizers(Protocol):
+    """A system that draws its codes in several ways, or at several sizes."""
+
+    def with_detokenizer(
+        self, name: str | None, resolution: int | None, scale: int | None = None, guidance: float | None = None
+    ) -> System:
+        """The same model drawing in another way; None leaves a choice as it is."""
+
+
+@runtime_checkable
+class DrawsClasses(Protocol):
+    """A system with a class-conditional model besides, of which its `config.generator` tells."""
+
+    config: Any
+
+    def draw_classes(self, params: Params, labels: Int[Array, "N"], keys: Keys) -> Float[Array, "N H W 3"]:
+        """Pictures in [-1, 1] of classes; `keys` [N]. Its solver's settings are arguments of its own."""
+
+
+@runtime_checkable
+class JudgesDrawings(Protocol):
+    """A system that says of its own drawings whether they show what they were to show."""
+
+    @property
+    def yes_no(self) -> tuple[int, int]:
+        """The first ids of the answers yes and no."""
+
+    def reflection(self, caption: str, codes: Int[np.ndarray, "rows columns"]) -> ExampleRow:
+        """Host side: the row that asks whether a picture of these codes shows what the caption says."""
+
+    def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
+        """Runs one part on its own parameters."""
 
 
 def available() -> tuple[str, ...]:

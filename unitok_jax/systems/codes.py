@@ -37,10 +37,11 @@ def stacked(example: Example, shape: tuple[int, ...], size: int) -> Int[np.ndarr
     Raises:
         BadExample: if the pictures' differ in number, do not have the shape or are another tokenizer's.
     """
+    given = example.codes or ()
     try:
-        codes = np.stack([np.reshape(one, shape) for one in example.codes])
+        codes = np.stack([np.reshape(one, shape) for one in given])
     except ValueError:
-        shapes = ", ".join(str(np.shape(one)) for one in example.codes)
+        shapes = ", ".join(str(np.shape(one)) for one in given)
         raise BadExample("no precomputed codes", f"{example.id}: codes {shapes}, expected {shape} a picture") from None
     if codes.max(initial=0) >= size:
         raise BadExample("no precomputed codes", f"{example.id}: code {codes.max()}, the tokenizer has {size}")

@@ -94,7 +94,8 @@ def release_of(name: str) -> Release:
     """
     if name not in base.available():
         raise UserError(f"--system: no system {name!r}.{near(name, base.available())}")
-    module = f"unitok_jax.systems.{name}.release"
-    if importlib.util.find_spec(module) is None:
+    path = f"unitok_jax.systems.{name}.release"
+    if importlib.util.find_spec(path) is None:
         raise UserError(f"--system {name}: does not say how its checkpoints lie on the disk; give --config RECIPE")
-    return importlib.import_module(module)
+    module: Any = importlib.import_module(path)
+    return module

@@ -16,6 +16,7 @@ from clu import metrics
 from unitok_jax.backbones import lpips, vgg16
 from unitok_jax.backbones.taming_vae import TamingVAE, last_layer
 from unitok_jax.data.rows import Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.norms import unit_length
 from unitok_jax.losses.adversarial import attach, with_cotangent
 from unitok_jax.parallel.rules import under
@@ -94,7 +95,7 @@ def build(
     trained, codes = _Trained(vae, part, options), (side // vae.config.factor) ** 2
     phases = (Phase(part, (f"^{part}/",), functools.partial(_generator, trained), functools.partial(_settle, trained)),)
     if options.adversary:
-        loss = functools.partial(_discriminator, trained)
+        loss = functools.partial(_discriminator, trained, options.adversary)
         phases += (Phase(adversary.PART, (f"^{adversary.PART}/",), loss, _count_step),)
     return Stage(
         spec=RowSpec(0, {part: View(1, side, side, codes, Modality.CODE)}),
@@ -124,7 +125,7 @@ def _generator(
     del key
     options, total = trained.options, batch["totals"]["pictures"]
     pictures, kept = _pictures(trained, batch)
-    written, aux = trained.vae.apply({"params": params[trained.part]}, pictures)
+    written, aux = applied(trained.vae, params[trained.part], pictures)
     quantized: nearest.Quantized = aux["quantized"]
 
     def rebuilt(written: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -152,10 +153,16 @@ def _generator(
 
 
 def _discriminator(
-    trained: _Trained, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    trained: _Trained,
+    settings: adversary.AdversarySettings,
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    carry: Carry,
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
-    settings, total = trained.options.adversary, batch["totals"]["pictures"]
+    total = batch["totals"]["pictures"]
     pictures, kept = _pictures(trained, batch)
     judging, judged = params[adversary.PART], state["adversary"]
     loss, logged, judged = adversary.discriminator_loss(

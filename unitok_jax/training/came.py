@@ -48,9 +48,9 @@ def scale_by_came(settings: CameSettings) -> optax.GradientTransformation:
     def init(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, p: _each(path)(_begin)(p), params)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        leaves, tree = jax.tree_util.tree_flatten_with_path(grads)
+        leaves, tree = jax.tree_util.tree_flatten_with_path(updates)
         states = tree.flatten_up_to(state)
         moved = [
             _each(path)(lambda g, m: _direction(settings, g, m))(grad, moments)

@@ -7,7 +7,7 @@ data streams) and ``config``. A directory appears under its name only when it is
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -76,7 +76,7 @@ class Checkpoints:
         items = ocp.args.Composite(**{item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()})
         with _reading(folder):
             read = self._manager.restore(step, args=items)
-        return read.train.replace(params=read.params), read.data
+        return read["train"].replace(params=read["params"]), read["data"]
 
     def check(self) -> None:
         """Raises UserError if a save in the background has failed."""
@@ -186,7 +186,7 @@ def _check_leaves(folder: epath.Path, saved: Any, wanted: Any) -> None:
 
 
 @contextlib.contextmanager
-def _reading(folder: epath.Path) -> Iterator[None]:
+def _reading(folder: epath.Path) -> Generator[None]:
     """Tells in one line what Orbax raises over a checkpoint whose trees are as expected: its files are damaged."""
     try:
         yield
@@ -198,7 +198,7 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _writing(folder: epath.Path) -> Iterator[None]:
+def _writing(folder: epath.Path) -> Generator[None]:
     """Tells in one line what the file system refuses, from whichever of Orbax's threads; bugs go on as they are."""
     try:
         yield

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from unitok_jax.data.settings import DataSettings
 from unitok_jax.errors import UserError, writing
@@ -94,7 +95,7 @@ class TrainConfig:
         return from_config(DataSettings, values, "config.data")
 
 
-def read_config(config: Mapping[str, Any] | Any) -> tuple[TrainConfig, dict[str, Any]]:
+def read_config(config: Mapping[str, Any] | ConfigDict) -> tuple[TrainConfig, dict[str, Any]]:
     """Reads a recipe: a `ConfigDict` or a mapping.
 
     Returns:
@@ -103,7 +104,7 @@ def read_config(config: Mapping[str, Any] | Any) -> tuple[TrainConfig, dict[str,
     Raises:
         UserError: for an unknown or missing key, or a value of the wrong type or range.
     """
-    plain = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config)))
+    plain = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else dict(config)))
     typed = from_config(TrainConfig, plain, "config")
     for name in ("steps", "accumulate", "max_nonfinite", "log_every", "checkpoint_every", "keep"):
         if getattr(typed, name) < 1:
@@ -160,7 +161,8 @@ def first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str]
         if inner in MAY_CHANGE:
             continue
         if key not in old or key not in new:
-            return inner, *(_shown(side[key]) if key in side else "unset" for side in (old, new))
+            before, after = (_shown(side[key]) if key in side else "unset" for side in (old, new))
+            return inner, before, after
         if found := first_difference(old[key], new[key], inner):
             return found
     return None

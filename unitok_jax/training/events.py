@@ -3,7 +3,7 @@
 import struct
 import time
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import IO
 
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
@@ -17,7 +17,7 @@ class EventFile:
         file: open for writing; `close` closes it.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 

@@ -38,14 +38,14 @@ class Feed:
 
     def start(self, state: dict[str, jax.Array] | None = None) -> None:
         """Opens the training stream, at the beginning or where `state` left it."""
-        state = {name: from_global(value).astype(np.int64) for name, value in (state or {}).items()}
+        where = {name: from_global(value).astype(np.int64) for name, value in (state or {}).items()}
         self._batches = train_batches(
-            self._settings, self._stage.spec, self._stage.layout, measure=self._measure, **self._common, **state
+            self._settings, self._stage.spec, self._stage.layout, measure=self._measure, **self._common, **where
         )
 
     def next(self) -> tuple[Batch, dict[str, float]]:
         """The next training batch, and what is logged of it: padding's share of its room, and bad examples so far."""
-        batch, info = next(self._batches)
+        batch, info = next(self._begun)
         notes = {f"unused/{name}": share for name, share in info.unused.items()}
         return self._put(batch), notes | {"bad_examples": float(info.skipped.sum())}
 
@@ -63,7 +63,7 @@ class Feed:
         Raises:
             UserError: on all of them, if so.
         """
-        _agree(self._batches)
+        _agree(self._begun)
 
     @property
     def validation_names(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Feed:
 
         int32 is enough: a row reads far less than 2**31 examples.
         """
-        state = {"cursors": self._batches.cursors, "skipped": self._batches.skipped}
+        state = {"cursors": self._begun.cursors, "skipped": self._begun.skipped}
         return self._put({name: value.astype(np.int32) for name, value in state.items()})
 
     @property
@@ -89,6 +89,12 @@ class Feed:
         """Ends the reading processes."""
         if self._batches is not None:
             self._batches.close()
+
+    @property
+    def _begun(self) -> Batches:
+        if self._batches is None:
+            raise RuntimeError("the training stream is not open; call start first")
+        return self._batches
 
     def _put(self, batch: Any) -> Any:
         return to_global(batch, self._sharding, self._size, self._rows)

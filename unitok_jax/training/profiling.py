@@ -38,22 +38,23 @@ class Profiler:
     """
 
     def __init__(self, workdir: epath.PathLike, steps: ProfileSteps | None):
-        self._folder, self._steps, self._running = str(epath.Path(workdir) / "profile"), steps, False
+        self._folder, self._steps = str(epath.Path(workdir) / "profile"), steps
+        self._last: int | None = None  # step of the trace that is under way
 
     def before(self, step: int) -> None:
         """Call it before a step is queued."""
         if self._steps is not None and step == self._steps.first:
             jax.profiler.start_trace(self._folder)
-            self._running = True
+            self._last = step + self._steps.count - 1
 
     def after(self, step: int, result: Shaped[jax.Array, "..."]) -> None:
         """Call it after; waits for `result` of the last traced step."""
-        if self._running and step == self._steps.first + self._steps.count - 1:
+        if step == self._last:
             result.block_until_ready()
             self.close()
 
     def close(self) -> None:
         """Ends a trace that is under way."""
-        if self._running:
-            self._running = False
+        if self._last is not None:
+            self._last = None
             jax.profiler.stop_trace()

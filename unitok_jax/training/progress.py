@@ -3,13 +3,17 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO
-
-import jax
-from jaxtyping import Shaped
+from collections.abc import Generator, Mapping, Sequence
+from typing import Protocol, TextIO
 
 COLLAPSED = 0.05  # of a codebook's spread: below it the run says that the codebook is collapsing
+
+
+class Pending(Protocol):
+    """What a device computes; an array of JAX, whose stub lacks the method."""
+
+    def is_ready(self) -> bool:
+        """Whether it is done."""
 
 
 class Progress:
@@ -36,7 +40,7 @@ class Progress:
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
 
     @contextlib.contextmanager
-    def waiting(self, latest: Shaped[jax.Array, "..."] | None) -> Iterator[None]:
+    def waiting(self, latest: Pending | None) -> Generator[None]:
         """Times the wait for a batch; it counts only if the step before, which gave `latest`, is done by its end."""
         start = time.perf_counter()
         yield
@@ -44,7 +48,7 @@ class Progress:
             self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """Around what is not a step: validation, samples, checkpoints."""
         start = time.perf_counter()
         yield

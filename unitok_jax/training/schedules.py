@@ -61,7 +61,7 @@ def build_schedule(settings: ScheduleSettings, steps: int, where: str = "config.
         raise UserError(f"{where}: boundaries must rise and have one factor each, got {settings}")
     shape, length = _SHAPES[settings.name], (settings.period or steps - settings.begin)
 
-    def factor(step: ArrayLike) -> Float[ArrayLike, ""]:
+    def factor(step: ArrayLike) -> Float[jax.Array, ""]:
         step = jnp.maximum(jnp.asarray(step, jnp.float32) - settings.begin, 0)
         step = step % settings.period if settings.period else step
         after = shape(settings, step, length)
@@ -72,38 +72,38 @@ def build_schedule(settings: ScheduleSettings, steps: int, where: str = "config.
     return factor
 
 
-def _progress(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _progress(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     """The share of the steps after the warm-up that have passed."""
     return jnp.clip((step - settings.warmup) / max(length - settings.warmup, 1e-6), 0.0, 1.0)
 
 
-def _constant(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _constant(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     if not settings.cooldown:
         return jnp.ones(())
     passed = jnp.clip((step - (length - settings.cooldown)) / settings.cooldown, 0.0, 1.0)
     return settings.floor + (1 - settings.floor) * (1 - passed) ** settings.power
 
 
-def _cosine(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _cosine(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     return settings.floor + (1 - settings.floor) * _half_wave(_progress(settings, step, length))
 
 
-def _cosine_after(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _cosine_after(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     turn = math.floor(settings.warmup)
     reached = turn / settings.warmup if settings.warmup else 1.0
     passed = jnp.clip((step - turn) / max(length - settings.warmup, 1e-6), 0.0, 1.0)
     return settings.floor + (reached - settings.floor) * _half_wave(passed)
 
 
-def _half_wave(progress: ArrayLike) -> ArrayLike:
+def _half_wave(progress: jax.Array) -> jax.Array:
     return 0.5 * (1 + jnp.cos(jnp.pi * progress))
 
 
-def _linear(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _linear(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     return settings.floor + (1 - settings.floor) * (1 - _progress(settings, step, length))
 
 
-def _steps(settings: ScheduleSettings, step: ArrayLike, length: float) -> ArrayLike:
+def _steps(settings: ScheduleSettings, step: jax.Array, length: float) -> jax.Array:
     factors = jnp.array((1.0, *settings.factors))
     return factors[jnp.searchsorted(jnp.array((*settings.boundaries, jnp.inf)), step, side="right")]
 

@@ -42,7 +42,7 @@ class Setup:
     config: TrainConfig
     system: System
     stage: Stage
-    mesh: Mesh
+    mesh: Any  # an abstract one where only shapes are asked for
     optimizers: Mapping[str, Optimizer]
     make: Maker
     abstract: TrainState

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PRNGKeyArray
 
 from unitok_jax.parallel.rules import Rules, follow, param_shardings
@@ -16,8 +16,7 @@ from unitok_jax.training import partition
 from unitok_jax.training.optimizers import Optimizer, trained_paths
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything that a step changes; all of it is checkpointed.
 
     Attributes:
@@ -71,7 +70,7 @@ def exact_paths(frozen: Params, patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(path for path in partition.paths(frozen) if any(re.search(pattern, path) for pattern in patterns))
 
 
-def abstract_state(make: Maker, rules: Rules, mesh: Mesh) -> tuple[TrainState, list[str]]:
+def abstract_state(make: Maker, rules: Rules, mesh: Mesh | AbstractMesh) -> tuple[TrainState, list[str]]:
     """The state's shapes and shardings, as `jax.ShapeDtypeStruct`; optimizer state and average follow the parameters.
 
     Returns:

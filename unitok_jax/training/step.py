@@ -1,7 +1,7 @@
 """The one train step: phases in order, each summed over micro-batches, jitted whole."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,16 @@ from unitok_jax.training.metrics import Largest, Sum
 from unitok_jax.training.optimizers import Optimizer, moving_average
 from unitok_jax.training.state import TrainState, average_params, shardings_of
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Aux]]
 EvalStep = Callable[[TrainState, Batch], Aux]
+
+
+class TrainStep(Protocol):
+    """``(state, batch) -> (state, aux)``, jitted."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Aux]: ...
+
+    def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
+        """The program alone, from arrays or their stand-ins."""
 
 
 def make_train_step(
@@ -152,8 +160,9 @@ def _move(optimizer: Optimizer, state: TrainState, sums: _Sums) -> tuple[TrainSt
     name, opt_state = optimizer.name, state.opt_state
     trained, rest = partition.split(state.params, optimizer.members)
     updates, moved = optimizer.update(sums.grads, opt_state[name], trained, state.step)
+    stepped: Any = optax.apply_updates(trained, updates)
     new = state.replace(
-        params=partition.merge(rest, optax.apply_updates(trained, updates)),
+        params=partition.merge(rest, stepped),
         state=sums.model_state,
         opt_state=opt_state | {name: moved},
     )

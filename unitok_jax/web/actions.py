@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -63,7 +64,7 @@ class Actions:
         `size` reads ROWSxCOLUMNS, in codes; empty is the model's own.
         """
         text, image = self._text(prompt, "prompt"), None if upload is None else self.read(upload)
-        how = {"guidance": self._guidance(guidance), "seed": _seed(seed), "grid": self._grid(size)}
+        how: dict[str, Any] = {"guidance": self._guidance(guidance), "seed": _seed(seed), "grid": self._grid(size)}
         with using(self.pipeline, self.config):
             yield from self.pipeline.drawing(text, image=image, **how)
 
@@ -72,8 +73,8 @@ class Actions:
         image = self.read(upload)
         with using(self.pipeline, self.config):
             tokens = self.pipeline.encode([image], codes_alone=True)
-            grid = tokens.grid or tokens.codes.shape[2:3]
-            codes = tokens.codes.reshape(*grid, *tokens.codes.shape[3:])
+            coded = np.asarray(tokens.coded)
+            codes = coded.reshape(*(tokens.grid or coded.shape[2:3]), *coded.shape[3:])
             return image, self.pipeline.decode(codes[None])[0], _lines(codes)
 
     def say(self, talk: Chat, turns: int, message: str, upload: str | None, draw: bool) -> Reply:

@@ -5,7 +5,7 @@ import functools
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def serve(workdir: str, host: str, port: int, queue: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(workdir: str, host: str, port: int, queue: int, limits: Limits | None = None) -> Iterator[Any]:
+def opened(workdir: str, host: str, port: int, queue: int, limits: Limits | None = None) -> Generator[Any]:
     """The page of a workdir's model, listening; its uploads go away with it.
 
     Args:

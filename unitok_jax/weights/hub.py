@@ -92,7 +92,7 @@ def _contents(repo: str, revision: str) -> tuple[str, list[str]]:
         if COMMIT.fullmatch(revision):
             return revision, []
         raise
-    return info.sha or revision, [file.rfilename for file in info.siblings or ()]
+    return info.sha or revision, [file.rfilename for file in getattr(info, "siblings", None) or ()]
 
 
 def _wanted(files: Iterable[str]) -> list[str]:

@@ -2,7 +2,10 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import TextIO
+
+import numpy as np
 
 from unitok_jax.weights.source import AnyArray, Source
 
@@ -55,7 +58,15 @@ class Metered:
 
     def __init__(self, source: Source, meter: Meter):
         self._source, self._meter = source, meter
-        self.keys, self.shape, self.dtype = source.keys, source.shape, source.dtype
+
+    def keys(self) -> Iterable[str]:
+        return self._source.keys()
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._source.shape(key)
+
+    def dtype(self, key: str) -> np.dtype:
+        return self._source.dtype(key)
 
     def read(self, key: str) -> AnyArray:
         tensor = self._source.read(key)

@@ -7,13 +7,14 @@ with one chunk a layer and filled as the pieces come. What results is an ordinar
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from etils import epath
 from flax import traverse_util
 
 from unitok_jax.errors import UserError
@@ -105,7 +106,7 @@ class StoredLeaf:
 
     def __getitem__(self, index: int) -> AnyArray:
         if not self._start <= index < self._start + len(self._block):
-            step = self._store.chunk_layout.read_chunk.shape[0]
+            step = self._store.chunk_layout.read_chunk_template.shape[0]
             self._start = index - index % step
             self._block = np.empty((0,))  # before the next one is read
             with _told_clearly(self._folder):
@@ -129,13 +130,13 @@ def open_leaves(folder: Path, wanted: Callable[[str], bool] = lambda path: True)
     """
     with _told_clearly(folder):
         zarr3 = json.loads((folder / "_METADATA").read_text()).get("use_zarr3", False)
-        tree = ocp.PyTreeCheckpointHandler().metadata(folder.absolute()).tree
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder.absolute())).tree
     names = traverse_util.flatten_dict(tree, sep="/")
     return {path: StoredLeaf(folder, path.replace("/", "."), zarr3) for path in names if wanted(path)}
 
 
 @contextlib.contextmanager
-def _told_clearly(folder: Path) -> Iterator[None]:
+def _told_clearly(folder: Path) -> Generator[None]:
     """Around what reads a checkpoint: what TensorStore and Orbax raise becomes one line."""
     try:
         yield

@@ -141,7 +141,7 @@ def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) ->
 
 def raw(tensor: AnyArray) -> memoryview:
     """The bytes of a tensor in row-major order."""
-    return memoryview(row_major(tensor).reshape(-1).view(np.uint8))
+    return row_major(tensor).reshape(-1).view(np.uint8).data
 
 
 def _header(source: Source, keys: list[str]) -> bytes:

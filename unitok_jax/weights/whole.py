@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ from unitok_jax.errors import UserError, writing
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: Path) -> Generator[BinaryIO]:
     """A file to write that takes its name when the block ends well, and is removed when it does not."""
     temporary = _beside(path)
     try:
@@ -23,7 +23,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
+def whole_folder(path: Path, size: int = 0) -> Generator[Path]:
     """A folder to fill that takes its name when the block ends well, and is removed when it does not.
 
     Args:

@@ -7,7 +7,7 @@ Each file has a dataclass `Source` whose fields are the kind's options, with ``_
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from unitok_jax.errors import UserError
@@ -23,12 +23,20 @@ class RecordSource(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+@runtime_checkable
+class Scans(Protocol):
+    """A source that reads all its records in order faster than one by one."""
+
+    def scan(self) -> Iterator[dict[str, Any] | None]:
+        """The raw records; None for one that cannot be read."""
+
+
 def kinds() -> tuple[str, ...]:
     """Names of the kinds: the files beside this one."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def source_class(kind: str, where: str) -> type:
+def source_class(kind: str, where: str) -> type[Any]:
     """The `Source` class of a kind.
 
     Raises:

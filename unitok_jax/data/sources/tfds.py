@@ -31,7 +31,7 @@ class Source:
         except ImportError:
             raise UserError("tfds: the package is missing. Run: pip install tensorflow-datasets") from None
         try:
-            self._source = tfds.data_source(self.name, split=self.split, data_dir=self.data_dir)
+            self._source: Any = tfds.data_source(self.name, split=self.split, data_dir=self.data_dir)
         except Exception as error:  # tfds raises a dozen kinds: not found, not prepared, another file format, bad split
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"tfds: cannot open {self.name!r}, split {self.split!r}: {reason}") from None

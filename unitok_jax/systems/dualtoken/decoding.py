@@ -26,8 +26,7 @@ from unitok_jax.systems.dualtoken.vocabulary import TokenIds
 WORDS = -1  # the place of a sample that writes words
 
 
-@struct.dataclass
-class DecodeState:
+class DecodeState(struct.PyTreeNode):
     """Where each of B samples stands.
 
     Attributes:

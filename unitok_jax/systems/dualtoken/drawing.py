@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.depth_head import DepthHead, DepthHeadConfig, new_memory
+from unitok_jax.layers.applied import applied
 from unitok_jax.quantizers.residual import Books, ResidualConfig
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import Keys, draw, step_keys
@@ -36,13 +37,13 @@ def draw_codes(
     Returns:
         The codes, the sum of their rows, and the guided logits (which cost nothing unless they are used).
     """
-    head, variables = DepthHead(config), {"params": params}
+    head = DepthHead(config)
     samples = len(guidance.conditional(hidden, decoding))
 
     def step(carry: tuple[Any, Any], depth: Int[Array, ""]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         sums, memory = carry
         read = guidance.to_rows(sums, decoding)
-        logits, memory = head.apply(variables, hidden, read, memory, depth, method="step")
+        logits, memory = applied(head, params, hidden, read, memory, depth, method="step")
         guided = guidance.guide(logits, decoding)
         codes = draw(guided, step_keys(keys, depth), decoding.image)
         return (sums + rows(depth, codes), memory), (codes, guided)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from unitok_jax.backbones.depth_head import DepthHead
 from unitok_jax.data.example import Example, Task
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.vocabulary import VocabularyLoss, sum_by_group
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
@@ -139,9 +140,9 @@ def score_codes(system: Any, params: Params, branch: str, visual: Visual, key: P
     head = DepthHead(system.config.depth_head(branch))
     codes = system.tokenizer.split(visual.codes)[branch]
     rows = system.tokenizer.embed(params, branch, codes)
-    variables, rngs = {"params": params[HEADS[branch]]}, {} if key is None else {"dropout": key}
-    states = head.apply(variables, visual.hidden, rows, deterministic=key is None, rngs=rngs)
-    return head.apply(variables, states, codes, visual.weights, method="score")
+    own, rngs = params[HEADS[branch]], {} if key is None else {"dropout": key}
+    states = applied(head, own, visual.hidden, rows, deterministic=key is None, rngs=rngs)
+    return applied(head, own, states, codes, visual.weights, method="score")
 
 
 def _loss(

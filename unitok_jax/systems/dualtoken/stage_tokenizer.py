@@ -20,6 +20,7 @@ from unitok_jax.backbones.discriminators import DiscriminatorSettings
 from unitok_jax.backbones.taming_vae import last_layer
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.adversarial import attach, with_cotangent
 from unitok_jax.quantizers import nearest
 from unitok_jax.settings import from_config
@@ -97,7 +98,7 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     learn, hold = (functools.partial(_generator, system, options, train) for train in (True, False))
     phases = [Phase("tokenizer", options.trains, learn, functools.partial(_settle, options), hold)]
     if options.adversary:
-        judge = functools.partial(_discriminator, options)
+        judge = functools.partial(_discriminator, options, options.adversary)
         restart = functools.partial(_restart, options)
         phases.append(Phase(adversary.PART, (f"^{adversary.PART}/",), judge, restart))
     return Stage(
@@ -173,7 +174,7 @@ def teach(system: Any, teacher: Params, pictures: Float[Array, "batch H W 3"]) -
     """What the frozen tower says: ``features`` before its last layer, ``last`` after it, ``pooled``."""
     vit = system.config.tower
     name = "span_{}_{}".format(*vit.spans[-2]) if len(vit.spans) > 1 else None
-    _, aux = system.tokenizer.tower.apply({"params": teacher}, pictures)
+    _, aux = applied(system.tokenizer.tower, teacher, pictures)
     before = aux["embeddings"] if name is None else aux["spans"][name]
     last = aux["spans"]["span_{}_{}".format(*vit.spans[-1])]
     return jax.lax.stop_gradient({"features": before, "last": last, "pooled": aux["pooled"]})
@@ -297,7 +298,7 @@ def code_metrics(system: Any, encoded: Encoded, kept: PerPicture) -> Aux:
         codes = jnp.where(kept[:, None, None, None] > 0, codes, config.size)  # beyond the end: not counted
         counts = [nearest.histogram(codes[..., depth], config.size) for depth in range(config.depth)]
         logged |= {f"codebook/{name}/usage_{depth}": nearest.CodeUsage(one) for depth, one in enumerate(counts)}
-        books = sum(counts)[None] if config.shared else jnp.stack(counts)
+        books = functools.reduce(jnp.add, counts)[None] if config.shared else jnp.stack(counts)
         logged |= nearest.code_metrics(books, f"codebook/{name}")
         if name in encoded.dead:
             logged[f"codebook/{name}/dead"] = metrics.Average.from_model_output(encoded.dead[name])
@@ -305,12 +306,18 @@ def code_metrics(system: Any, encoded: Encoded, kept: PerPicture) -> Aux:
 
 
 def _discriminator(
-    options: TokenizerOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    options: TokenizerOptions,
+    settings: adversary.AdversarySettings,
+    params: Params,
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    carry: Carry,
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
     pictures, kept = _pictures(batch)
     loss, logged, judged = adversary.discriminator_loss(
-        options.adversary,
+        settings,
         params[adversary.PART],
         state["adversary"],
         pictures,
@@ -333,7 +340,7 @@ def _restart(options: TokenizerOptions, params: Params, state: State, key: jax.A
     """Every `discriminator_restart` steps after its start a new discriminator."""
     del carry
     settings, every = options.adversary, options.discriminator_restart
-    if every:
+    if every and settings is not None:
         passed = state["step"] + 1 - settings.start
         due = (passed > 0) & (passed % every == 0)
         fresh, judged = adversary.init_adversary(settings, key)

@@ -18,6 +18,7 @@ from unitok_jax.data.example import Example
 from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import residual
@@ -134,7 +135,7 @@ class DualToken(DecoderReading):
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs the language model or the text tower on its own parameters."""
         module = decoder_lm.DecoderLM(self.config.lm) if part == "lm" else siglip_text.SiglipText(self.config.text)
-        return module.apply({"params": params[part]}, *args, **kwargs)
+        return applied(module, params[part], *args, **kwargs)
 
     # Tokenizer
 
@@ -143,7 +144,8 @@ class DualToken(DecoderReading):
         pictures = pixels[VIEW]
         encoded = self.tokenizer.encode(params, pictures.reshape(-1, *pictures.shape[2:]))
         codes = self.tokenizer.join(encoded.quantized)
-        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, codes.shape[1:3])
+        rows, columns = codes.shape[1:3]
+        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, (rows, columns))
 
     def decode_image(
         self, params: Params, codes: Int[Array, "batch rows columns depth"]
@@ -172,7 +174,7 @@ class DualToken(DecoderReading):
 
     def pooled(self, params: Params, pictures: Float[Array, "batch H W 3"]) -> Features:
         """What the tower by itself says of pictures, [batch, C]."""
-        return self.tokenizer.tower.apply({"params": params["vit"]}, pictures)[1]["pooled"]
+        return applied(self.tokenizer.tower, params["vit"], pictures)[1]["pooled"]
 
     def pooled_codes(self, params: Params, pictures: Float[Array, "batch H W 3"]) -> Features:
         """What the tower says of pictures through the semantic codes, [batch, C]: the zero-shot feature."""
@@ -249,7 +251,7 @@ class DualToken(DecoderReading):
         Given indices `at`, only at these positions (which read those before them, no others).
         """
         features = self.visual_features(params, sums, at)
-        return self._projector.apply({"params": params["projector"]}, features)
+        return applied(self._projector, params["projector"], features)
 
     def visual_features(
         self, params: Params, sums: Mapping[str, Array], at: Int[Array, "batch positions"] | None = None

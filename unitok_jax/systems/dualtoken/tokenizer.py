@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from unitok_jax.backbones.attn_projection import AttnProjection
 from unitok_jax.backbones.pixel_decoder import PixelDecoder
 from unitok_jax.backbones.siglip import SiglipVision
+from unitok_jax.layers.applied import applied
 from unitok_jax.quantizers import residual
 from unitok_jax.quantizers.residual import Books, Quantized, Restarts
 from unitok_jax.systems.base import Params
@@ -89,7 +90,7 @@ class Tokenizer:
     def project(self, params: Params, name: str, x: AnyFeatures, down: bool, **at: Any) -> AnyFeatures:
         """One projection: `down` before its quantizer, else behind it."""
         module = self.projections(down)[name]
-        return module.apply({"params": params["prequant" if down else "postquant"][name]}, x, **at)
+        return applied(module, params["prequant" if down else "postquant"][name], x, **at)
 
     def encode(
         self,
@@ -124,7 +125,7 @@ class Tokenizer:
         return Encoded(quantized, inputs, x, features, last, pooled, books, dead, hidden)
 
     def _tower(self, params: Params, *args: Any, method: str) -> Any:
-        return self.tower.apply({"params": params["vit"]}, *args, method=method)
+        return applied(self.tower, params["vit"], *args, method=method)
 
     def _inputs(self, params: Params, taps: Mapping[int, Features]) -> dict[str, AnyFeatures]:
         c, deep = self.config, taps[self.config.layer_sem]
@@ -169,7 +170,7 @@ class Tokenizer:
         """Pictures about [-1, 1], not clipped, from the sums of pixel codes; parts ``postquant, decoder``."""
         features = self.features(params, "pix", _flat(latents))
         square = features.reshape(*latents.shape[:3], -1)
-        picture, aux = self.decoder.apply({"params": params["decoder"]}, square)
+        picture, aux = applied(self.decoder, params["decoder"], square)
         return picture, {"postquant": features, **aux}
 
     def split(self, codes: Int[Array, "*n depth"]) -> dict[str, Int[Array, "*n _"]]:

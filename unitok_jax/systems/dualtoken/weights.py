@@ -15,7 +15,7 @@ from unitok_jax.backbones.siglip_rules import siglip_table, siglip_text_table
 from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
 from unitok_jax.systems.dualtoken.stage_tokenizer import RESNET
 from unitok_jax.weights.rules import Rule, Table
-from unitok_jax.weights.transforms import LINEAR
+from unitok_jax.weights.transforms import LINEAR, SAME
 
 _NO_TEXT = "the text tower, which this config has not (model.text)"
 _SPELLING = {"semantic": "sem", "pixel": "pix"}  # files from before 18 March 2026
@@ -27,9 +27,9 @@ _RENAMED = tuple(
 _VILAU = Table((), aliases=(("rqtransformer.", ""),))
 _PROJECTOR = Table(
     tuple(
-        Rule(f"mm_projector.layers.{index}.{theirs}", f"projector/{name}/{ours}", *transform)
+        Rule(f"mm_projector.layers.{index}.{theirs}", f"projector/{name}/{ours}", transform)
         for index, name in (("0", "fc1"), ("2", "fc2"))
-        for theirs, ours, *transform in (("weight", "kernel", LINEAR), ("bias", "bias"))
+        for theirs, ours, transform in (("weight", "kernel", LINEAR), ("bias", "bias", SAME))
     )
 )
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.ar_image import ARImage, ARImageConfig, new_cache
+from unitok_jax.layers.applied import applied
 from unitok_jax.sampling.draw import Keys, draw, step_keys
 from unitok_jax.sampling.settings import Sampling
 
@@ -48,7 +49,7 @@ def draw_codes(
     guided = drawing.guidance > 1
     if guided:
         condition = jnp.concatenate([condition, jnp.zeros_like(condition)])
-    apply = functools.partial(model.apply, {"params": params})
+    apply = functools.partial(applied, model, params)
     cache = new_cache(config, len(condition), condition.shape[1] + config.tokens - 1)
     hidden, aux = apply(apply(condition, method="prefix"), cache, method="run")
 

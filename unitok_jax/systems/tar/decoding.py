@@ -52,8 +52,7 @@ class Grammar:
         return grids.index(tuple(decoding.grid)) + 1
 
 
-@struct.dataclass
-class DecodeState:
+class DecodeState(struct.PyTreeNode):
     """Where each of B samples stands.
 
     Attributes:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.sana import Sana, SanaConfig
+from unitok_jax.layers.applied import applied
 from unitok_jax.sampling import flow
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.systems.base import Params
@@ -63,7 +64,7 @@ def draw_latents(
 
     def velocity(x: Latents, timestep: Array) -> Latents:
         x = jnp.concatenate([x, x]) if guided else x
-        found, _ = model.apply({"params": params}, x, condition, jnp.full(len(x), timestep))
+        found, _ = applied(model, params, x, condition, jnp.full(len(x), timestep))
         found = found.astype(jnp.float32)
         return found[rows:] + drawing.guidance * (found[:rows] - found[rows:]) if guided else found
 
@@ -81,7 +82,7 @@ def flow_loss(
 ) -> Float[Array, "batch"]:
     """Mean squared error of each picture's velocity at a place of the training's grid (`flow.draw_indices`)."""
     sigma, timesteps = flow.training_sigmas(index, shift)
-    found, _ = model.apply({"params": params}, flow.noised(clean, noise, sigma), condition, timesteps)
+    found, _ = applied(model, params, flow.noised(clean, noise, sigma), condition, timesteps)
     return jnp.square(found.astype(jnp.float32) - (noise - clean)).mean((1, 2, 3))
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.ar_image import ARImage
 from unitok_jax.data.rows import Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.vocabulary import vocabulary_loss
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
@@ -47,7 +48,7 @@ def code_loss(
 ) -> tuple[Float[Array, "batch N"], Bool[Array, "batch N"]]:
     """Negative log-likelihood of every code, and whether the likeliest one is right; dropout only with a key."""
     rngs = None if key is None else {"dropout": key}
-    hidden, _ = model.apply({"params": params}, condition, codes, deterministic=key is None, rngs=rngs)
+    hidden, _ = applied(model, params, condition, codes, deterministic=key is None, rngs=rngs)
     rows = hidden.reshape(-1, hidden.shape[-1])
     every = jnp.ones(len(rows), jnp.float32)
     found = vocabulary_loss(rows, params["head"]["kernel"], codes.reshape(-1), every, model.config.codes)

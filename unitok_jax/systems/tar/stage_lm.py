@@ -51,7 +51,7 @@ class LMOptions:
     images: int = 2
     scales: tuple[int, ...] = (1, 2, 3)
     scale_weights: tuple[float, ...] = (2.0, 1.0, 1.0)
-    labels: str = "released"
+    labels: layout.Labels = "released"
     truncate: bool = True
     condition_dropout: float = 0.0
     carry: tuple[str, ...] = ()
@@ -81,8 +81,6 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
 
 def _check(system: Any, options: LMOptions) -> None:
     scales.check(options.scales, options.scale_weights)
-    if options.labels not in ("released", "answers"):
-        raise UserError(f"config.stage_options.labels: {options.labels!r}; known are released and answers")
     unknown = [scale for scale in options.scales if scale not in system.config.scales]
     if unknown:
         raise UserError(f"config.stage_options.scales: {unknown[0]} is none of the model's {system.config.scales}")

@@ -16,6 +16,7 @@ from clu import metrics
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.data.rows import Modality, RowSpec, View
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.norms import unit_length
 from unitok_jax.quantizers import nearest
 from unitok_jax.settings import from_config
@@ -81,7 +82,7 @@ def losses(
         quantized = module.quantize(compared, module.codebook.search(compared, key) if codes is None else codes)
         return quantized, module.decode(quantized.latents)[0]
 
-    quantized, decoded = model.apply({"params": params}, method=run)
+    quantized, decoded = applied(model, params, method=run)
     cosines = (unit_length(decoded) * unit_length(target)).sum(-1)
     found = {
         "reconstruction": (1 - cosines).mean(-1),
@@ -114,7 +115,7 @@ def _loss(
     model, config = system.modules["ta_tok"], system.config.ta_tok
 
     def at(scale: int, ta_tok: Params) -> tuple[dict[str, Array], Array]:
-        features = model.apply({"params": ta_tok}, shown, method="features")
+        features = applied(model, ta_tok, shown, method="features")
         target = teacher_features(system.modules["vit"], params["vit"], shown, config.layers_read, scale)
         found, quantized, _ = losses(model, ta_tok, features, target, scale, code_key if options.draw else None)
         counts = jnp.zeros(config.codebook_size, jnp.int32).at[quantized.codes].add(filled[:, None].astype(jnp.int32))

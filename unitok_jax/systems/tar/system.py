@@ -20,6 +20,7 @@ from unitok_jax.data.example import IMAGE, Example, Task, Turn
 from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
@@ -138,13 +139,13 @@ class Tar(DecoderReading):
         made = {}
         for part in parts:
             own = jax.random.fold_in(key, list(_INPUTS).index(part))
-            inputs, method = _INPUTS[part](self.config)
+            inputs, method = _INPUTS[part](getattr(self.config, part, None))
             made[part] = self.modules[part].init(own, *inputs, method=method)["params"]
         return made
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part on its own parameters."""
-        return self.modules[part].apply({"params": params[part]}, *args, **kwargs)
+        return applied(self.modules[part], params[part], *args, **kwargs)
 
     # Tokenizer
 
@@ -299,15 +300,15 @@ class Tar(DecoderReading):
 
 def _modules(config: TarConfig) -> dict[str, nn.Module]:
     made: dict[str, nn.Module | None] = {
-        "lm": config.lm and decoder_lm.DecoderLM(config.lm),
+        "lm": decoder_lm.DecoderLM(config.lm) if config.lm else None,
         "ta_tok": TATok(config.ta_tok),
         "vit": siglip.SiglipVision(config.vit),
-        "text": config.text and siglip_text.SiglipText(config.text),
-        "ar": config.ar and ar_image.ARImage(config.ar),
-        "vq": config.vq and taming_vae.TamingVAE(config.vq),
-        "sana": config.sana and sana.Sana(config.sana),
-        "vae": config.vae and dc_ae.DCAE(config.vae),
-        "negative": config.sana and Negative(config.ta_tok.tokens(1), config.sana.caption),
+        "text": siglip_text.SiglipText(config.text) if config.text else None,
+        "ar": ar_image.ARImage(config.ar) if config.ar else None,
+        "vq": taming_vae.TamingVAE(config.vq) if config.vq else None,
+        "sana": sana.Sana(config.sana) if config.sana else None,
+        "vae": dc_ae.DCAE(config.vae) if config.vae else None,
+        "negative": Negative(config.ta_tok.tokens(1), config.sana.caption) if config.sana else None,
     }
     return {name: module for name, module in made.items() if module is not None}
 
@@ -316,27 +317,28 @@ def _square(side: int) -> tuple[jax.Array]:
     return (jnp.zeros((1, side, side, 3)),)
 
 
-# Of each part: what its `init` is called with, and the method. Convolutions may be made on any size that divides.
-_INPUTS: dict[str, Callable[[TarConfig], tuple[tuple[jax.Array, ...], Any]]] = {
-    "lm": lambda c: ((jnp.zeros((1, 1), jnp.int32),), decoder_lm.DecoderLM.predict),
-    "ta_tok": lambda c: (_square(c.ta_tok.encoder.image_size), TATok.everything),
-    "vit": lambda c: (_square(c.vit.image_size), None),
-    "text": lambda c: ((jnp.zeros((1, c.text.max_length), jnp.int32),), None),
-    "ar": lambda c: (
-        (jnp.zeros((1, 1, c.ar.condition)), jnp.zeros((1, 2), jnp.int32)),
+# Of each part: what its `init` is called with, given its settings, and the method. Convolutions may be made on any size
+# that divides.
+_INPUTS: dict[str, Callable[[Any], tuple[tuple[jax.Array, ...], Any]]] = {
+    "lm": lambda lm: ((jnp.zeros((1, 1), jnp.int32),), decoder_lm.DecoderLM.predict),
+    "ta_tok": lambda ta_tok: (_square(ta_tok.encoder.image_size), TATok.everything),
+    "vit": lambda vit: (_square(vit.image_size), None),
+    "text": lambda text: ((jnp.zeros((1, text.max_length), jnp.int32),), None),
+    "ar": lambda ar: (
+        (jnp.zeros((1, 1, ar.condition)), jnp.zeros((1, 2), jnp.int32)),
         ar_image.ARImage.everything,
     ),
-    "vq": lambda c: (_square(2 * c.vq.factor), None),
-    "sana": lambda c: (
+    "vq": lambda vq: (_square(2 * vq.factor), None),
+    "sana": lambda sana: (
         (
-            jnp.zeros((1, 2 * c.sana.patch, 2 * c.sana.patch, c.sana.channels)),
-            jnp.zeros((1, 1, c.sana.caption)),
+            jnp.zeros((1, 2 * sana.patch, 2 * sana.patch, sana.channels)),
+            jnp.zeros((1, 1, sana.caption)),
             jnp.zeros(1),
         ),
         None,
     ),
-    "vae": lambda c: (_square(2 * c.vae.factor), None),
-    "negative": lambda c: ((), None),
+    "vae": lambda vae: (_square(2 * vae.factor), None),
+    "negative": lambda negative: ((), None),
 }
 
 

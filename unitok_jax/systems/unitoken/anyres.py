@@ -86,7 +86,7 @@ def tile_order(width: int, height: int, canvas: Canvas, side: int, grid: int) ->
     down, across = canvas[1] // side, canvas[0] // side
     numbers = np.arange(down * across * grid * grid, dtype=np.int32)
     whole = rearrange(numbers, "(h w r s) -> (h r) (w s)", h=down, w=across, r=grid)
-    kept = whole[kept_span(width, height, whole.shape)]
+    kept = whole[kept_span(width, height, (down * grid, across * grid))]
     ends = np.full((len(kept), 1), ROW_END, np.int32)
     return np.concatenate([kept, ends], axis=1).ravel()
 

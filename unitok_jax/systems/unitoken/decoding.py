@@ -55,8 +55,7 @@ class Grammar:
         return self.ids.grid + rows // 2, self.ids.grid + columns // 2
 
 
-@struct.dataclass
-class DecodeState:
+class DecodeState(struct.PyTreeNode):
     """Where each of B samples stands.
 
     Attributes:

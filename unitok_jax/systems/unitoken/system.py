@@ -19,6 +19,7 @@ from unitok_jax.data.example import IMAGE, BadExample, Example, Task
 from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow, Modality
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.parallel.rules import under
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
@@ -48,7 +49,8 @@ class Adapter(nn.Module):
 
 def _merge_images(pixels: Float[Array, "batch images H W 3"]) -> tuple[Float[Array, "n H W 3"], tuple[int, int]]:
     """All pictures of a batch in one axis, and the two axes that they came from."""
-    return pixels.reshape(-1, *pixels.shape[2:]), pixels.shape[:2]
+    batch, images, *picture = pixels.shape
+    return pixels.reshape(-1, *picture), (batch, images)
 
 
 class UniToken(DecoderReading):
@@ -108,7 +110,7 @@ class UniToken(DecoderReading):
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part on its own parameters."""
-        return self.modules[part].apply({"params": params[part]}, *args, **kwargs)
+        return applied(self.modules[part], params[part], *args, **kwargs)
 
     # Tokenizer
 

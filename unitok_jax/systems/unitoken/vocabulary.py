@@ -124,7 +124,9 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
 def _code_ids(vocab: dict[str, int], where: str) -> dict[str, int]:
     """Asserts that image codes have affine ids; returns their offset and count."""
     count = sum(name.startswith("IMGIMG") and name.endswith("Z") for name in vocab)
-    offset = vocab.get(code_name(0))
+    if code_name(0) not in vocab:
+        raise UserError(f"{where}: lacks the token {code_name(0)!r}, which UniToken's rows need")
+    offset = vocab[code_name(0)]
     for code in range(count):
         if vocab.get(code_name(code)) != offset + code:
             raise UserError(f"{where}: image code {code} ({code_name(code)}) must have id {offset + code}")

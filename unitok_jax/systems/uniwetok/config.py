@@ -48,6 +48,17 @@ class UniWeTokConfig:
     vocabulary: str | None = None
 
     @property
+    def decoder(self) -> DecoderConfig:
+        """The language model's settings, for what needs one.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self.lm is None:
+            raise UserError("config.model.lm: missing; this needs the language model")
+        return self.lm
+
+    @property
     def side(self) -> int:
         """Side of the square blocks of tokens that are drawn at once."""
         return round(self.parallel_num**0.5)

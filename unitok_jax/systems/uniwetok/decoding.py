@@ -101,6 +101,7 @@ def picture_step(
     keys: Keys,
 ) -> tuple[Emission, Int[Array, ""]]:
     """One step of a picture; the state is the number of steps taken."""
+    assert decoding.grid is not None
     rows, columns = check_grid(config, decoding.grid)
     parallel, groups = config.parallel_num, config.vae.bit_groups
     last = rows * columns // parallel

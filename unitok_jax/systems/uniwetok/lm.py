@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise, training_loss
 from unitok_jax.data.rows import Modality
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.grid import patch_raster_places, sincos
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.systems.base import Batch, Params
@@ -24,7 +25,7 @@ Noise = tuple[Float[Array, "repeated_blocks"], Float[Array, "repeated_blocks P b
 
 def projector(config: UniWeTokConfig) -> MLP:
     """What makes a token's bits an embedding of the LM."""
-    return MLP(config.lm.width, "gelu_tanh", out=config.lm.width, dtype=config.lm.dtype)
+    return MLP(config.decoder.width, "gelu_tanh", out=config.decoder.width, dtype=config.decoder.dtype)
 
 
 def in_blocks(signs: Signs, columns: Int[Array, "batch images"], side: int) -> Signs:
@@ -40,7 +41,7 @@ def in_blocks(signs: Signs, columns: Int[Array, "batch images"], side: int) -> S
 def positions(config: UniWeTokConfig, place: Int[Array, "*i"], columns: Int[Array, "*c"]) -> Float[Array, "*n D"]:
     """The fixed embedding of the position on the plane of the tokens at `place` in patch-raster order."""
     y, x = patch_raster_places(place, columns, config.side)
-    return sincos(y, x, config.lm.width)
+    return sincos(y, x, config.decoder.width)
 
 
 def token_embeds(
@@ -51,7 +52,7 @@ def token_embeds(
     columns: Int[Array, "*c"],
 ) -> Float[Array, "*n D"]:
     """What the LM reads for tokens of a picture."""
-    read = projector(config).apply({"params": params["projector"]}, signs.astype(config.lm.dtype))
+    read = applied(projector(config), params["projector"], signs.astype(config.decoder.dtype))
     return (read + positions(config, place, columns).astype(read.dtype)).astype(read.dtype)
 
 
@@ -166,4 +167,4 @@ def denoise(
     condition: Float[Array, "rows *P D"],
 ) -> Float[Array, "rows *P bits"]:
     """The head."""
-    return FlowHead(config.flow, config.vae.z_channels).apply({"params": params["flow"]}, z, t, condition)
+    return applied(FlowHead(config.flow, config.vae.z_channels), params["flow"], z, t, condition)

@@ -34,7 +34,7 @@ def layouts(system: Any, parts: Sequence[str], form: str) -> list[Layout]:
 
 
 def _language_model(config: UniWeTokConfig, loads: str) -> Layout:
-    documents = {"config.json": _json(_lm_document(config.lm))}
+    documents = {"config.json": _json(_lm_document(config.decoder))}
     if config.vocabulary is not None:
         documents["tokenizer.json"] = with_pictures(config.vocabulary, config.vae.factor, config.parallel_num)
     return Layout("lm", documents=documents, loads=loads)
@@ -82,7 +82,7 @@ def _head_document(config: UniWeTokConfig) -> dict[str, Any]:
     flow = config.flow
     return {
         "ch_target": config.vae.z_channels,
-        "ch_cond": config.lm.width,
+        "ch_cond": config.decoder.width,
         "ch_latent": flow.width,
         "depth_latent": flow.depth,
         "depth_adanln": flow.modulations,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unitok_jax.backbones.bitdance import BitDance, BitDanceConfig, by_step
+from unitok_jax.layers.applied import applied
 from unitok_jax.layers.norms import unit_length
 from unitok_jax.sampling import x_prediction
 
@@ -47,10 +48,10 @@ def prior_loss(
         The loss, and ``{"z", "condition", "predicted"}``, a row a token.
     """
     labels = jnp.zeros(len(tokens), jnp.int32)
-    condition, _ = BitDance(config).apply({"params": params}, tokens, labels, grid)
+    condition, _ = applied(BitDance(config), params, tokens, labels, grid)
     rows, target = by_step(config, tokens), jax.lax.stop_gradient(tokens) if stop_target else tokens
     z = x_prediction.between(rows, by_step(config, noise), t.reshape(-1))
     head = by_step(config, condition)
-    predicted = BitDance(config).apply({"params": params}, z, t.reshape(-1), head, method="denoise")
+    predicted = applied(BitDance(config), params, z, t.reshape(-1), head, method="denoise")
     error = jnp.square(by_step(config, target) - predicted).reshape(len(tokens), -1).mean(-1)
     return error, {"z": z, "condition": head, "predicted": predicted}

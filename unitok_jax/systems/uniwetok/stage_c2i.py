@@ -16,6 +16,7 @@ from unitok_jax.backbones.flow_head import FlowHead, draw_training_noise, traini
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import ExampleRow, Modality, RowSpec, View
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.quantizers import binary
 from unitok_jax.settings import from_config
 from unitok_jax.systems.base import Aux, Batch, Carry, Params, Phase, Stage, State
@@ -103,7 +104,7 @@ def _loss(
     read = binary.flip(tokens, chance, share, options.perturb)
     draws = jax.random.uniform(label_key, batch["labels"].shape)
     labels = drop_labels(batch["labels"], draws, config.classes, options.class_dropout)
-    conditions, _ = BitDance(config).apply({"params": params["generator"]}, read, labels)
+    conditions, _ = applied(BitDance(config), params["generator"], read, labels)
     head, target = FlowHead(config.head, config.channels), by_step(config, tokens)
     noise = draw_training_noise(head, head_key, target.shape)
     entries, _ = training_loss(head, params["generator"]["head"], target, by_step(config, conditions), *noise)

@@ -20,6 +20,7 @@ from unitok_jax.backbones.siglip import SiglipVision
 from unitok_jax.data.example import BadExample, Example
 from unitok_jax.data.rows import ExampleRow, RowSpec, View
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.losses.adversarial import attach, enlarged, with_cotangent
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary, nearest
@@ -53,13 +54,13 @@ def build(system: Any, values: Mapping[str, Any]) -> Stage:
     _check(system, options)
     phases = (Phase("tokenizer", options.trains, functools.partial(_generator, system, options), _settle(options)),)
     if options.adversary:
-        loss = functools.partial(_discriminator, options)
+        loss = functools.partial(_discriminator, options.adversary)
         phases += (Phase(adversary.PART, (f"^{adversary.PART}/",), loss, _count_step),)
     return Stage(
         spec=RowSpec(0, views),
         init=functools.partial(_init, system, options),
         layout=functools.partial(_layout, _sizes(system, options)),
-        counts=lambda batch: {"pictures": sum(jnp.sum(filled) for filled in batch["filled"].values())},
+        counts=lambda batch: {"pictures": functools.reduce(jnp.add, map(jnp.sum, batch["filled"].values()))},
         phases=phases,
         splittable=not options.couples,
     )
@@ -234,9 +235,9 @@ def _meaning(
     loss, sums = jnp.zeros(()), {}
     tokens = {side: x.reshape(len(x), -1, x.shape[-1]) for side, x in zip(SIDES, (features, codes), strict=True)}
     if options.distill:
-        distill, teacher = options.distill, embed_teacher(options, params, pictures)
+        distill, teacher = options.distill, embed_teacher(options.distill.teacher, params, pictures)
         for side in SIDES:
-            embedding = PoolHead(distill.pool).apply({"params": params["pools"][side]}, tokens[side])
+            embedding = applied(PoolHead(distill.pool), params["pools"][side], tokens[side])
             sums[f"distill_{side}"] = jnp.sum(disagreement(embedding, teacher) * kept)
             loss += distill.weight * getattr(distill, side) * sums[f"distill_{side}"] / total
     if options.prior:
@@ -253,13 +254,12 @@ def _meaning(
 
 
 def embed_teacher(
-    options: TokenizerOptions, params: Params, pictures: Float[Array, "batch H W 3"]
+    teacher: siglip.SiglipConfig, params: Params, pictures: Float[Array, "batch H W 3"]
 ) -> Float[Array, "batch C"]:
     """The frozen teacher's embeddings of pictures in [-1, 1], brought to its own size (bicubic, antialiased)."""
-    teacher = options.distill.teacher
     shape = (len(pictures), teacher.image_size, teacher.image_size, 3)
     resized = pictures if pictures.shape == shape else jax.image.resize(pictures, shape, "cubic")
-    return jax.lax.stop_gradient(SiglipVision(teacher).apply({"params": params["vit"]}, resized)[1]["pooled"])
+    return jax.lax.stop_gradient(applied(SiglipVision(teacher), params["vit"], resized)[1]["pooled"])
 
 
 def _use(vae: Any, codes: jax.Array, kept: jax.Array) -> Aux:
@@ -268,14 +268,14 @@ def _use(vae: Any, codes: jax.Array, kept: jax.Array) -> Aux:
 
 
 def _discriminator(
-    options: TokenizerOptions, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
+    settings: adversary.AdversarySettings, params: Params, state: State, batch: Batch, key: jax.Array, carry: Carry
 ) -> tuple[jax.Array, Aux, State, Carry]:
     del key
     loss, logged = jnp.zeros(()), {}
     for view in batch["pixels"]:
         pictures, kept = _pictures(batch, view)
         value, aux, judged = adversary.discriminator_loss(
-            options.adversary,
+            settings,
             params[adversary.PART],
             state["adversary"],
             pictures,

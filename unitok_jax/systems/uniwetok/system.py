@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from unitok_jax.backbones import binary_vae, bitdance, decoder_lm, flow_head
@@ -25,6 +26,7 @@ from unitok_jax.data.example import BadExample, Example, Task
 from unitok_jax.data.pictures import Picture
 from unitok_jax.data.rows import ExampleRow
 from unitok_jax.errors import UserError
+from unitok_jax.layers.applied import applied
 from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary
 from unitok_jax.sampling.draw import Keys
@@ -65,7 +67,10 @@ class UniWeTok(DecoderReading):
         self.layout = Layout(config, vocabulary)
         self.longest_block = config.parallel_num
         self.codebook_size = 1 << config.vae.bits
-        self.modules = {"vae": BinaryVAE(config.vae), "flow": FlowHead(config.flow, config.vae.z_channels)}
+        self.modules: dict[str, nn.Module] = {
+            "vae": BinaryVAE(config.vae),
+            "flow": FlowHead(config.flow, config.vae.z_channels),
+        }
         if config.lm is not None:
             self.modules |= {"lm": DecoderLM(config.lm), "projector": lm.projector(config)}
         self.artefacts = weights.artefacts(config)
@@ -98,7 +103,7 @@ class UniWeTok(DecoderReading):
 
     def apply(self, params: Params, part: str, *args: Any, **kwargs: Any) -> Any:
         """Runs one part on its own parameters."""
-        return self.modules[part].apply({"params": params[part]}, *args, **kwargs)
+        return applied(self.modules[part], params[part], *args, **kwargs)
 
     # Tokenizer
 
@@ -142,10 +147,10 @@ class UniWeTok(DecoderReading):
         """
         if example.codes is None:
             return [self.size_of(image) if native else self.config.all_sizes[0] for image in example.images]
-        return [self._coded_size(example, i) for i in range(len(example.codes))]
+        return [self._coded_size(example, i, codes) for i, codes in enumerate(example.codes)]
 
-    def _coded_size(self, example: Example, index: int) -> tuple[int, int]:
-        count, *groups = np.shape(example.codes[index])
+    def _coded_size(self, example: Example, index: int, codes: np.ndarray) -> tuple[int, int]:
+        count, *groups = np.shape(codes)
         if groups != [self.config.vae.bit_groups]:
             detail = f"{example.id}: codes {(count, *groups)}, expected {self.config.vae.bit_groups} a token"
             raise BadExample("no precomputed codes", detail)
@@ -189,7 +194,7 @@ class UniWeTok(DecoderReading):
         return lm.in_blocks(self._signs(params, batch), columns, self.config.side), columns
 
     def _signs(self, params: Params, batch: Batch) -> Float[Array, "batch images n bits"]:
-        codes = batch["codes"] if "codes" in batch else self.encode_image(params, batch["pixels"]).codes
+        codes = batch["codes"] if "codes" in batch else self.encode_image(params, batch["pixels"]).coded
         room = self.config.tokens - codes.shape[2]
         codes = jnp.pad(jax.lax.stop_gradient(codes), ((0, 0), (0, 0), (0, max(room, 0)), (0, 0)))
         return binary.from_indices(codes, self.config.vae.z_channels)
