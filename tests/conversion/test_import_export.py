@@ -143,6 +143,7 @@ def test_an_imported_model_sees_pictures(home, tmp_path, capsys):
     released = home / "released"
     unitok("import", released, released / CODES, "--system", "unitoken", "--out", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["inference"]["prompts"]["generate"].startswith("Generate an image according to the following prompt:")
     config["inference"] = {"read": {"max_steps": 2}}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / "grey.png")
@@ -284,6 +285,19 @@ def test_a_tokenizer_by_itself(home, tmp_path, capsys):
         capsys, "export", "--workdir", tmp_path / "out", "--out", tmp_path / "no", "--format", "transformers"
     )
     assert code == 2 and "has vqgan, which format transformers has no place for" in err
+
+
+def test_a_tokenizer_that_the_published_code_has_not_comes_back_as_it_was(tmp_path, capsys):
+    """Its group norms and patches are in no key: vqgan.yaml tells them."""
+    vqgan = {**MODEL["vqgan"], "groups": 8, "patch": 2, "l2_norm": True}
+    (tmp_path / "run").mkdir()
+    make_run(tmp_path / "run", {**MODEL, "vqgan": vqgan}, stage="vqgan")
+    unitok("export", "--workdir", tmp_path / "run", "--out", tmp_path / "out")
+    assert "the published code has no groups and no patch and no l2_norm" in (tmp_path / "out/README.md").read_text()
+    unitok("import", tmp_path / "out" / "vqgan.ckpt", "--system", "unitoken", "--out", tmp_path / "back")
+    found = json.loads((tmp_path / "back" / "config.json").read_text())["model"]["vqgan"]
+    assert {**found, **vqgan} == found
+    same(leaves_of(tmp_path / "back"), leaves_of(tmp_path / "run"))
 
 
 # Mistakes

@@ -128,6 +128,17 @@ def test_verify_prints_the_differences(home, capsys):
     assert all(float(line[-1]) < 3e-5 for line in lines)
 
 
+def test_a_tokenizer_that_transformers_has_not_is_left_out(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    make_run(tmp_path / "run", {**MODEL, "vqgan": {**MODEL["vqgan"], "groups": 8}})
+    done = export_checkpoint(str(tmp_path / "run"), tmp_path / "theirs", form="transformers")
+    assert "vqgan" in done.left
+    assert cli.main(["verify", str(tmp_path / "theirs")]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[2] for line in lines] == ["logits", "features", "pooled"]
+    assert all(float(line[-1]) < 3e-5 for line in lines)
+
+
 def test_verify_fails_where_ours_and_theirs_part(home, tmp_path, capsys):
     shutil.copytree(home / "theirs", tmp_path / "other")
     path = tmp_path / "other" / "siglip" / "config.json"
@@ -156,5 +167,5 @@ def test_verify_knows_diffusers_classes(tmp_path):
         assert part == "sana"
         return Sana(config).apply({"params": params}, *arguments)
 
-    ((what, difference),) = probes.compare("SanaTransformer2DModel", tmp_path, apply, 0)
+    ((what, difference),) = probes.compare("SanaTransformer2DModel", tmp_path, apply, ("sana",), 0)
     assert what == "prediction" and difference < 1e-4

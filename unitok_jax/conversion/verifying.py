@@ -56,7 +56,7 @@ def verify_export(folder: Path, seed: int = 0) -> Iterator[Compared]:
             continue
         table = system.artefacts[row["artefact"]].only(*parts)
         params = import_tree(table, open_source(place), {part: abstract[part] for part in parts})
-        for what, difference in probes.compare(kind, place, _applier(system, params), seed):
+        for what, difference in probes.compare(kind, place, _applier(system, params), parts, seed):
             yield Compared(row["artefact"], kind, what, difference)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unitok_jax.data.example import BadExample
 
@@ -67,6 +67,8 @@ def _from_bytes(data: bytes, name: str) -> np.ndarray:
             return _rgb(ImageOps.exif_transpose(image))
     except BadExample:
         raise
+    except UnidentifiedImageError:  # its text names a buffer
+        raise BadExample("image cannot be decoded", f"{name}: no picture of a known kind") from None
     except Exception as error:  # Pillow's decoders let out what they meet: struct.error, zlib.error, IndexError, ...
         raise BadExample("image cannot be decoded", f"{name}: {error}") from None
 

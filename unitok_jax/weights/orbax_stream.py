@@ -6,6 +6,7 @@ with one chunk a layer and filled as the pieces come. What results is an ordinar
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -43,10 +44,25 @@ def save_leaves(leaves: Mapping[str, Leaf], folder: Path, told: Told = lambda si
         told: called after each piece.
     """
     frame = {path: np.zeros((1,) * len(leaf.shape), leaf.dtype) for path, leaf in leaves.items()}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
+    with _without_advice(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
         writer.save(folder.absolute(), args=ocp.args.PyTreeSave(traverse_util.unflatten_dict(frame, sep="/")))
     for path, leaf in leaves.items():
         _fill(folder.absolute() / path.replace("/", "."), leaf, told)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps to itself that Orbax warns of a merge it has nothing to do for, where OCDBT is not used."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "Skipping merge of OCDBT" not in str(record.msg)
+
+    absl = logging.getLogger("absl")
+    absl.addFilter(other)
+    try:
+        yield
+    finally:
+        absl.removeFilter(other)
 
 
 def _fill(place: Path, leaf: Leaf, told: Told) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from unitok_jax.backbones.siglip_block import TowerConfig
+from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.systems.release import Layout
 from unitok_jax.systems.unitoken.config import UniTokenConfig
 from unitok_jax.systems.unitoken.stage_lm import LMOptions
 from unitok_jax.systems.unitoken.vocabulary import TINY
 
+UNTOLD = ("groups", "patch", "l2_norm")  # settings of a VQGAN that Chameleon's code has built in
+OURS = "unitok_jax"  # where vqgan.yaml has them
 IMAGE, RESERVED = "<image>", "<reserved08707>"  # transformers renames this token, which Chameleon left free
 
 
@@ -44,6 +47,8 @@ def _upstream(system: Any, parts: Collection[str]) -> list[Layout]:
         written.append(_siglip(config, parts))
     if "vqgan" in parts:
         text = "Chameleon's and UniToken's code: `vqgan.ckpt` with `vqgan.yaml` beside it"
+        if untold(config.vqgan):
+            text = f"`unitok import` alone: the published code has no {' and no '.join(untold(config.vqgan))}"
         documents = {"vqgan.yaml": _vqgan_yaml(config)}
         written.append(Layout("vqgan", "tokenizer", "vqgan.ckpt", "state_dict", documents=documents, loads=text))
     return written
@@ -54,7 +59,7 @@ def _transformers(system: Any, parts: Collection[str]) -> list[Layout]:
     config: UniTokenConfig = system.config
     written = []
     if "lm" in parts:
-        whole = "vqgan" in parts
+        whole = "vqgan" in parts and not untold(config.vqgan)
         document = {**_lm_document(system), **_chameleon_document(config)}
         loads = "`transformers.ChameleonForConditionalGeneration.from_pretrained`"
         artefact = "chameleon" if whole else "chameleon_lm"
@@ -143,8 +148,14 @@ def _lm_document(system: Any) -> dict[str, Any]:
 
 
 def _chameleon_document(config: UniTokenConfig) -> dict[str, Any]:
-    """What ``ChameleonConfig`` has besides: the discrete encoder, and the ids by name."""
+    """What ``ChameleonConfig`` has besides: the ids by name, and the discrete encoder unless it cannot be told."""
     vae = config.vqgan
+    document = {
+        "architectures": ["ChameleonForConditionalGeneration"],
+        "vocabulary_map": _names(config.vocabulary),
+    }
+    if untold(vae):
+        return document
     encoder = {
         "model_type": "chameleon_vqgan",
         "embed_dim": vae.embed_dim,
@@ -160,8 +171,12 @@ def _chameleon_document(config: UniTokenConfig) -> dict[str, Any]:
         "attn_type": "vanilla",
         "dropout": 0.0,
     }
-    architectures = ["ChameleonForConditionalGeneration"]
-    return {"architectures": architectures, "vq_config": encoder, "vocabulary_map": _names(config.vocabulary)}
+    return {**document, "vq_config": encoder}
+
+
+def untold(vae: VAEConfig) -> dict[str, Any]:
+    """The settings of a VQGAN that the published code has not, where they are not those it has built in."""
+    return {name: getattr(vae, name) for name in UNTOLD if getattr(vae, name) != getattr(VAEConfig, name)}
 
 
 def _names(vocabulary: str | None) -> dict[str, int]:
@@ -175,6 +190,7 @@ def _names(vocabulary: str | None) -> dict[str, int]:
 
 def _vqgan_yaml(config: UniTokenConfig) -> str:
     vae = config.vqgan
+    ours = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in untold(vae).items())
     return f"""model:
   target: taming.models.vqgan.VQModel
   params:
@@ -194,7 +210,7 @@ def _vqgan_yaml(config: UniTokenConfig) -> str:
     lossconfig:
       target: torch.nn.Identity
     ckpt_path: null
-"""
+""" + (f"{OURS}:\n{ours}" if ours else "")
 
 
 def _json(document: dict[str, Any]) -> str:

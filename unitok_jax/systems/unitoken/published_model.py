@@ -1,5 +1,6 @@
 """`config.model` read off published checkpoints: their tensors' shapes, and their ``config.json`` if there is one."""
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ import numpy as np
 
 from unitok_jax.errors import UserError
 from unitok_jax.systems.release import Found
+from unitok_jax.systems.unitoken.published_files import OURS, UNTOLD
 from unitok_jax.weights.source import Source
 
 HEADS = {1152: 16, 1024: 16, 768: 12}  # of SigLIP's towers by width: shapes do not tell
@@ -127,14 +129,16 @@ def _tower(found: Found, prefix: str) -> tuple[int, int]:
 
 
 def vqgan_settings(found: Found, prefix: str = "") -> dict[str, Any]:
-    """`config.model.vqgan`; the nominal resolution is told by ``vqgan.yaml``, or else Chameleon's 512."""
+    """`config.model.vqgan`; the nominal resolution is told by ``vqgan.yaml``, or else Chameleon's 512, and so is what
+    `published_files` writes there of a VQGAN that is not quite Chameleon's."""
     keys, down = set(found.source.keys()), f"{re.escape(prefix)}encoder\\.down\\."
     channels = _shape(found, f"{prefix}encoder.conv_in.weight")[0]
     levels = _count(found.source, down + r"(\d+)\..*")
     widths = [_shape(found, f"{prefix}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)]
     attends = [i for i in range(levels) if f"{prefix}encoder.down.{i}.attn.0.q.weight" in keys]
     embed_dim, z_channels = _shape(found, f"{prefix}quant_conv.weight")[:2]
-    resolution = _nominal_resolution(found)
+    resolution, ours = _nominal_resolution(found), _untold(found)
+    top = resolution // ours.get("patch", 1)
     return {
         "channels": channels,
         "multipliers": tuple(width // channels for width in widths),
@@ -142,16 +146,29 @@ def vqgan_settings(found: Found, prefix: str = "") -> dict[str, Any]:
         "z_channels": z_channels,
         "embed_dim": embed_dim,
         "codebook_size": _shape(found, f"{prefix}quantize.embedding.weight")[0],
-        "attn_resolutions": tuple(resolution >> i for i in attends),
+        "attn_resolutions": tuple(top >> i for i in attends),
         "resolution": resolution,
+        **ours,
     }
 
 
 def _nominal_resolution(found: Found) -> int:
+    match = re.search(r"^\s*resolution:\s*(\d+)", _yaml(found), re.MULTILINE)
+    return int(match[1]) if match else found.settings.get("vq_config", {}).get("resolution", 512)
+
+
+def _untold(found: Found) -> dict[str, Any]:
+    ours = _yaml(found).partition(f"\n{OURS}:\n")[2]
+    return {
+        name: json.loads(value) for name, value in re.findall(rf"^  ({'|'.join(UNTOLD)}): (\S+)$", ours, re.MULTILINE)
+    }
+
+
+def _yaml(found: Found) -> str:
+    """What ``vqgan.yaml`` beside a checkpoint says."""
     folder = found.folder if found.folder.is_dir() else found.folder.parent
     told = folder / "vqgan.yaml"
-    match = re.search(r"^\s*resolution:\s*(\d+)", told.read_text(), re.MULTILINE) if told.exists() else None
-    return int(match[1]) if match else found.settings.get("vq_config", {}).get("resolution", 512)
+    return told.read_text() if told.exists() else ""
 
 
 def _known_heads(found: Found, width: int) -> int:

@@ -33,6 +33,7 @@ ABSENT = {
     },
     "vit": {},
 }
+DRAW = "Generate an image according to the following prompt:\n{caption}"  # the released prompt of a drawing
 VOCABULARIES = ("text_tokenizer.json", "tokenizer/text_tokenizer.json", "tokenizer.json")
 
 
@@ -57,7 +58,8 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
         parts["vqgan"] = {"codebook_size": codes}
     _check_codes(found, parts["vqgan"]["codebook_size"], codes, vocabulary)
     stage = _stage(kinds, parts)
-    return {"system": "unitoken", "stage": stage, "model": {**ABSENT, **parts}}, notes
+    inference = {"prompts": {"generate": DRAW}}
+    return {"system": "unitoken", "stage": stage, "model": {**ABSENT, **parts}, "inference": inference}, notes
 
 
 def kind_of(found: Found) -> str:
