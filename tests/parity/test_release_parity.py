@@ -157,7 +157,7 @@ def test_verify_reads_with_torch_what_no_class_of_it_knows(home, tmp_path, capsy
     ):
         other = InMemory({**arrays, **changed})
         monkeypatch.setattr(
-            probes, "open_source", lambda path, other=other: other if path == file else open_source(path)
+            probes, "open_stored", lambda path, other=other: other if path == file else open_source(path)
         )
         assert cli.main(["verify", str(tmp_path / "theirs")]) == 2
         assert message in capsys.readouterr().err

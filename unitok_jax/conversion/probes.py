@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from unitok_jax.errors import UserError
-from unitok_jax.weights.containers import open_source
+from unitok_jax.weights.containers import open_stored
 from unitok_jax.weights.torch_files import BARE, ENTRIES
 
 Apply = Callable[..., Any]  # (part, *arguments, method=...) -> what our module gives with the export's parameters
@@ -130,7 +130,7 @@ def tensors(path: Path) -> float:
     Raises:
         UserError: if torch finds other tensors.
     """
-    ours, theirs = open_source(path), _read_by_torch(path)
+    ours, theirs = open_stored(path), _read_by_torch(path)
     names = set(ours.keys())
     if names != set(theirs):
         raise UserError(f"{path}: torch reads other tensors than we do, such as {min(names ^ set(theirs))}")
