@@ -9,6 +9,7 @@ from typing import Any
 from unitok_jax.backbones.siglip_block import TowerConfig
 from unitok_jax.systems.release import Layout
 from unitok_jax.systems.unitoken.config import UniTokenConfig
+from unitok_jax.systems.unitoken.published_model import FIXED
 from unitok_jax.systems.unitoken.stage_lm import LMOptions
 from unitok_jax.systems.unitoken.vocabulary import TINY
 
@@ -175,7 +176,8 @@ def _names(vocabulary: str | None) -> dict[str, int]:
 
 def _vqgan_yaml(config: UniTokenConfig) -> str:
     vae = config.vqgan
-    return f"""model:
+    ours = "".join(f"unitok_{key}: {getattr(vae, key)}\n" for key, usual in FIXED.items() if getattr(vae, key) != usual)
+    return f"""{ours}model:
   target: taming.models.vqgan.VQModel
   params:
     embed_dim: {vae.embed_dim}

@@ -14,6 +14,8 @@ from unitok_jax.weights.source import Source
 HEADS = {1152: 16, 1024: 16, 768: 12}  # of SigLIP's towers by width: shapes do not tell
 SIDES = {(14, 729): 384}  # of SigLIP's pictures by patch and positions, where a margin is not looked at
 
+FIXED = {"patch": 1, "groups": 32}  # of every published VQGAN; ours may have others, which no shape of theirs tells
+
 
 def lm_settings(found: Found) -> dict[str, Any]:
     """`config.model.lm` of a Chameleon in Hugging Face's or Meta's names."""
@@ -127,14 +129,16 @@ def _tower(found: Found, prefix: str) -> tuple[int, int]:
 
 
 def vqgan_settings(found: Found, prefix: str = "") -> dict[str, Any]:
-    """`config.model.vqgan`; the nominal resolution is told by ``vqgan.yaml``, or else Chameleon's 512."""
+    """`config.model.vqgan`; what shapes do not tell stands in ``vqgan.yaml``, else it is Chameleon's."""
     keys, down = set(found.source.keys()), f"{re.escape(prefix)}encoder\\.down\\."
     channels = _shape(found, f"{prefix}encoder.conv_in.weight")[0]
     levels = _count(found.source, down + r"(\d+)\..*")
     widths = [_shape(found, f"{prefix}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)]
     attends = [i for i in range(levels) if f"{prefix}encoder.down.{i}.attn.0.q.weight" in keys]
     embed_dim, z_channels = _shape(found, f"{prefix}quant_conv.weight")[:2]
-    resolution = _nominal_resolution(found)
+    resolution = _yaml_number(found, "resolution", found.settings.get("vq_config", {}).get("resolution", 512))
+    told = {key: _yaml_number(found, f"unitok_{key}", usual) for key, usual in FIXED.items()}
+    own = {key: number for key, number in told.items() if number != FIXED[key]}
     return {
         "channels": channels,
         "multipliers": tuple(width // channels for width in widths),
@@ -142,16 +146,17 @@ def vqgan_settings(found: Found, prefix: str = "") -> dict[str, Any]:
         "z_channels": z_channels,
         "embed_dim": embed_dim,
         "codebook_size": _shape(found, f"{prefix}quantize.embedding.weight")[0],
-        "attn_resolutions": tuple(resolution >> i for i in attends),
+        "attn_resolutions": tuple(resolution // told["patch"] >> i for i in attends),
         "resolution": resolution,
+        **own,
     }
 
 
-def _nominal_resolution(found: Found) -> int:
+def _yaml_number(found: Found, name: str, default: int) -> int:
     folder = found.folder if found.folder.is_dir() else found.folder.parent
     told = folder / "vqgan.yaml"
-    match = re.search(r"^\s*resolution:\s*(\d+)", told.read_text(), re.MULTILINE) if told.exists() else None
-    return int(match[1]) if match else found.settings.get("vq_config", {}).get("resolution", 512)
+    match = re.search(rf"^\s*{name}:\s*(\d+)", told.read_text(), re.MULTILINE) if told.exists() else None
+    return int(match[1]) if match else default
 
 
 def _known_heads(found: Found, width: int) -> int:
