@@ -6,6 +6,7 @@ with one chunk a layer and filled as the pieces come. What results is an ordinar
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,10 +42,25 @@ def save_leaves(leaves: Mapping[str, Leaf], folder: Path, told: Told = lambda si
         told: called after each piece.
     """
     frame = {path: np.zeros((1,) * len(leaf.shape), leaf.dtype) for path, leaf in leaves.items()}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
+    with _unwarned(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
         writer.save(folder.absolute(), args=ocp.args.PyTreeSave(traverse_util.unflatten_dict(frame, sep="/")))
     for path, leaf in leaves.items():
         _fill(folder.absolute() / path.replace("/", "."), leaf, told)
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """Orbax warns that it finds no OCDBT files to merge, which it was told not to write."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Skipping merge of OCDBT" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _fill(place: Path, leaf: Leaf, told: Told) -> None:
