@@ -19,6 +19,7 @@ from unitok_jax.conversion.importing import import_checkpoints
 from unitok_jax.systems import base
 from unitok_jax.training.workdir import read_workdir, stored_leaves
 from unitok_jax.weights.containers import open_source
+from unitok_jax.weights.source import InMemory
 from unitok_jax.weights.transfer import import_tree, nested
 
 torch = pytest.importorskip("torch")
@@ -149,6 +150,28 @@ def test_verify_fails_where_ours_and_theirs_part(home, tmp_path, capsys):
     assert "siglip" in error and "more than --tolerance 0.0001" in error
     assert cli.main(["verify", str(home / "run")]) == 2
     assert "no unitok.json in it" in capsys.readouterr().err
+
+
+def test_verify_reads_with_torch_what_no_class_of_it_knows(home, tmp_path, capsys, monkeypatch):
+    export_checkpoint(str(home / "run"), tmp_path / "theirs", form="upstream", max_shard=200_000)
+    assert cli.main(["verify", str(tmp_path / "theirs")]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines == [[name, "torch.load", "tensors", "0.00e+00"] for name in ("unitoken", "vqgan")]
+    file = tmp_path / "theirs" / "tokenizer" / "vqgan.ckpt"
+    ours = open_source(file)
+    arrays = {name: ours.read(name) for name in ours.keys()}  # noqa: SIM118
+    name = "quantize.embedding.weight"
+    for changed, message in (
+        ({name: arrays[name] + np.eye(*arrays[name].shape, dtype=np.float32)}, "vqgan, tensors differs by"),
+        ({name: arrays[name].T}, f"{name} has the shape"),
+        ({"surplus": arrays[name]}, "torch reads other tensors than we do, such as surplus"),
+    ):
+        other = InMemory({**arrays, **changed})
+        monkeypatch.setattr(
+            probes, "open_stored", lambda path, other=other: other if path == file else open_source(path)
+        )
+        assert cli.main(["verify", str(tmp_path / "theirs")]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_verify_knows_diffusers_classes(tmp_path):

@@ -35,11 +35,12 @@ ABSTRACT = nested({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, caplog):
     sizes = []
     leaves = incoming(TABLE, InMemory(TENSORS), ABSTRACT, as_stored=True)
     save_leaves(leaves, tmp_path / "params", sizes.append)
     assert sum(sizes) == sum(leaf.nbytes for leaf in leaves.values())
+    assert "OCDBT" not in caplog.text
     return tmp_path / "params"
 
 

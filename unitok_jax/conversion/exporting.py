@@ -163,10 +163,11 @@ def _shortened(left: Sequence[str], parts: Sequence[str], whole: set[str]) -> tu
 
 
 def _run_of(config: TrainConfig, done: Exported, workdir: Path, step: int | None) -> dict[str, Any]:
-    rows = [
-        {"artefact": each.layout.artefact, "folder": each.layout.folder, "parts": list(each.parts)}
-        for each in done.written
-    ]
+    rows = []
+    for each in done.written:
+        layout = each.layout
+        where = {"folder": layout.folder, "file": layout.file}
+        rows.append({"artefact": layout.artefact, **where, "parts": list(each.parts)})
     model = _names_alone(json.loads(json.dumps(config.model, default=dict)))
     told = {"system": config.system, "stage": config.stage, "stage_options": dict(config.stage_options), "model": model}
     return {**told, "step": step, "config hash": workdir_hash(workdir), "artefacts": rows}

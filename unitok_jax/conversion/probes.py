@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from unitok_jax.errors import UserError
+from unitok_jax.weights.containers import open_stored
+from unitok_jax.weights.torch_files import BARE, ENTRIES
 
 Apply = Callable[..., Any]  # (part, *arguments, method=...) -> what our module gives with the export's parameters
 Pair = tuple[str, np.ndarray, np.ndarray]  # what is compared, ours, theirs
@@ -137,6 +139,46 @@ def compare(kind: str, folder: Path, apply: Apply, parts: Sequence[str], seed: i
     with library("torch").no_grad(), jax.default_matmul_precision("highest"):
         for name, ours, theirs in probe(apply, model, np.random.default_rng(seed)):
             yield name, float(np.abs(np.asarray(ours, np.float64) - theirs).max() / np.abs(theirs).max())
+
+
+def tensors(path: Path) -> float:
+    """How far the tensors of a file or folder are from what torch reads there, as `compare` tells it: none, or broken.
+
+    Raises:
+        UserError: if torch finds other tensors.
+    """
+    ours, theirs = open_stored(path), _read_by_torch(path)
+    names = set(ours.keys())
+    if names != set(theirs):
+        raise UserError(f"{path}: torch reads other tensors than we do, such as {min(names ^ set(theirs))}")
+    worst = largest = 0.0
+    for name, tensor in theirs.items():
+        wanted = tensor.double().numpy()
+        if ours.shape(name) != wanted.shape:
+            raise UserError(f"{path}: {name} has the shape {wanted.shape} in torch and {ours.shape(name)} here")
+        worst = max(worst, float(np.abs(ours.read(name).astype(np.float64) - wanted).max(initial=0)))
+        largest = max(largest, float(np.abs(wanted).max(initial=0)))
+    return worst / largest if worst else 0.0
+
+
+def _read_by_torch(path: Path) -> dict[str, Any]:
+    """Torch's tensors by name, those of nested dictionaries joined by dots, without the entry that they all lie in."""
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if files and files[0].suffix == ".safetensors":
+        load = library("safetensors.torch").load_file
+        return {name: tensor for file in files for name, tensor in load(file).items()}
+    content = library("torch").load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict) and not any(map(library("torch").is_tensor, content.values())):
+        content = next(content[name] for name in ENTRIES if name in content)
+    return dict(_flat(content))
+
+
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    elif library("torch").is_tensor(content):
+        yield name or BARE, content
 
 
 def _pictures(rng: np.random.Generator, side: int) -> np.ndarray:

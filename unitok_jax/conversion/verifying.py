@@ -16,6 +16,8 @@ from unitok_jax.systems import base
 from unitok_jax.weights.containers import open_source
 from unitok_jax.weights.transfer import import_tree
 
+FILES = "torch.load"
+
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
@@ -23,19 +25,19 @@ class Compared:
 
     Attributes:
         artefact: of the export.
-        kind: the torch class; empty where none reads the artefact, which then was not compared.
+        kind: the torch class, or `FILES` where none reads the artefact.
         what: is compared.
-        difference: the largest, as a share of the largest value of the torch model.
+        difference: the largest, as a share of the largest value of torch's.
     """
 
     artefact: str
-    kind: str = ""
-    what: str = ""
-    difference: float = 0.0
+    kind: str
+    what: str
+    difference: float
 
 
 def verify_export(folder: Path, seed: int = 0) -> Iterator[Compared]:
-    """Compares every artefact that a torch class reads, on random inputs, in float32 on both sides.
+    """Compares every artefact: on random inputs in float32 where a torch class reads it, else tensor by tensor.
 
     Args:
         folder: what `unitok export` made.
@@ -52,7 +54,7 @@ def verify_export(folder: Path, seed: int = 0) -> Iterator[Compared]:
         place, parts = folder / row["folder"], row["parts"]
         kind = _torch_class(place)
         if kind not in probes.PROBES:
-            yield Compared(row["artefact"])
+            yield Compared(row["artefact"], FILES, "tensors", probes.tensors(place / row.get("file", "")))
             continue
         table = system.artefacts[row["artefact"]].only(*parts)
         params = import_tree(table, open_source(place), {part: abstract[part] for part in parts})

@@ -20,12 +20,17 @@ def open_source(path: str | Path) -> Source:
     Raises:
         UserError: for a path that is none of these, or is broken.
     """
+    return with_averages(open_stored(path))
+
+
+def open_stored(path: str | Path) -> Source:
+    """`open_source`, with every tensor under the name that it is stored by."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if path.is_dir():
-        return with_averages(_open_folder(path))
-    return with_averages(SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path))
+        return _open_folder(path)
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
 def _open_folder(folder: Path) -> Source:
