@@ -51,7 +51,7 @@ def save_leaves(leaves: Mapping[str, Leaf], folder: Path, told: Told = lambda si
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
+def _without_advice() -> Generator[None]:
     """Keeps to itself that Orbax warns of a merge it has nothing to do for, where OCDBT is not used."""
 
     def other(record: logging.LogRecord) -> bool:
