@@ -62,7 +62,7 @@ $(VENV)/.tpu: | $(bin)/python
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.parity: | $(bin)/python
-	$(install) -e '.[test,parity,notebooks,browser]'
+	$(install) -e '.[test,parity,notebooks]'
 	@touch $@ $(VENV)/.test $(VENV)/.base
 
 # The ordinary path, a few times over: train each stage, then measure. Killed and called again, it goes on.

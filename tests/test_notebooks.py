@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
+pytestmark = pytest.mark.slow  # all of it runs with the proofs, which bring the extra notebooks
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 TOLD = {
@@ -56,7 +57,6 @@ def check(name: str, folder: Path, monkeypatch, **environment: str) -> None:
         assert re.search(pattern, told), f"{pattern} not in:\n{told}"
 
 
-@pytest.mark.slow
 def test_the_quickstart_runs(tmp_path, monkeypatch):
     # Compiled as everyday commands are, not as tests: `make demo-short` then finds the same programs in the cache.
     for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION"):
@@ -64,12 +64,10 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
     check("quickstart", tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 def test_training_on_data_of_ones_own_runs(tmp_path, monkeypatch):
     check("your_data_tpu", tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 def test_released_weights_run_on_a_tiny_release(tmp_path, monkeypatch):
     sys.path.append(str(ROOT / "tests" / "conversion"))
     from tiny_release import make_run
@@ -85,7 +83,6 @@ def test_released_weights_run_on_a_tiny_release(tmp_path, monkeypatch):
     check("released_weights", tmp_path, monkeypatch, **environment)
 
 
-@pytest.mark.slow
 @pytest.mark.parity
 def test_the_export_runs(tmp_path, monkeypatch):
     pytest.importorskip("torch")

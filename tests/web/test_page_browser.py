@@ -1,4 +1,8 @@
-"""The page in a headless Chromium: a click draws, a picture is uploaded, nothing is fetched from elsewhere."""
+"""The page in a headless Chromium: a click draws, a picture is uploaded, nothing is fetched from elsewhere.
+
+pip install -e '.[test,browser]'    # in an environment of its own: gradio wants an older pillow than the locked one
+pytest -m browser tests/web
+"""
 
 import io
 import shutil
