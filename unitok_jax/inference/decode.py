@@ -17,6 +17,7 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Int, Shaped
 
+from unitok_jax.parallel.mesh import pin_rows
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import Keys, step_keys
 from unitok_jax.sampling.settings import Decoding
@@ -123,7 +124,9 @@ def _read(system: System, params: Params, decoding: Decoding, decode: Decode, em
     ended = guidance.to_rows(decode.done, decoding)
     count = emission.embeds.shape[1] if emission.count is None else emission.count
     valid = jnp.where(ended, 0, count)
-    return system.advance(params, emission.embeds, cache, valid)
+    # Else XLA's partitioner (jaxlib 0.10.2) hands rows of DualToken's to one another where `data`, `fsdp` and `tensor`
+    # all are longer than 1.
+    return system.advance(params, pin_rows(emission.embeds), cache, valid)
 
 
 def decode(system: System, params: Params, batch: Batch, keys: Keys, decoding: Decoding) -> Decode:

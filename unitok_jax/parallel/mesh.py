@@ -93,6 +93,15 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
     return jax.tree.map(cut, micro)
 
 
+def pin_rows(x: jax.Array) -> jax.Array:
+    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; where there is none, or they do not
+    go round it, they stay as they are."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or len(x) % batch_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+
+
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many pieces the rows of a batch are cut."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
