@@ -38,7 +38,7 @@ def planned(recipe: str, mesh: MeshSettings | None = None) -> Setup:
     """The pieces of a recipe's run on chips that are not there, on its own mesh or another."""
     config = without_text(read_config(load_config(str(ROOT / "configs" / recipe)))[0])
     config = dataclasses.replace(config, mesh=mesh or config.mesh)
-    chips = math.gcd(CHIPS, config.batch_size)
+    chips = math.gcd(CHIPS, config.batch_size) if mesh is None else CHIPS
     return prepare_on(config, AbstractMesh(mesh_shape(config.mesh, chips), AXES))
 
 
