@@ -11,8 +11,8 @@ CODER = ("vit", "prequant", "codebooks", "postquant", "decoder")
 
 
 def get_config() -> ConfigDict:
-    tasks = dict(caption=0.25, question=0.25, generate=0.5)
-    config = dualtoken.stage("lm", batch=14, steps=800, lr=2e-3, tasks=tasks)
+    tasks = dict(caption=0.35, question=0.3, generate=0.35)
+    config = dualtoken.stage("lm", batch=14, steps=1000, lr=2e-3, tasks=tasks)
     config.model = dualtoken.model("lm")
     config.stage_options = dict(row_length=112, pack=True, images=3)
     config.init_from = dict.fromkeys(CODER, f"{dualtoken.RUNS}/tokenizer")

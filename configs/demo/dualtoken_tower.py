@@ -9,7 +9,7 @@ from configs.demo import dualtoken
 
 
 def get_config() -> ConfigDict:
-    config = dualtoken.stage("tower", batch=128, steps=400, lr=1e-3, tasks=dict(caption=1.0))
+    config = dualtoken.stage("tower", batch=128, steps=900, lr=2e-3, tasks=dict(caption=1.0))
     config.model = dualtoken.model("text")
     config.fresh = ("vit", "text")
     return config
