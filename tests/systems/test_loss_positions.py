@@ -78,7 +78,10 @@ def made(name, **bounds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LMS)
+@pytest.mark.parametrize(
+    "name",
+    ["unitoken", "tar", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("dualtoken", "uniwetok"))],
+)
 def test_room_for_what_is_learnt_changes_no_loss_and_no_gradient(name):
     system, whole, batch, most = made(name)
     bounded = made(name, **most)[1]

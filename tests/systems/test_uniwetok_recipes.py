@@ -132,7 +132,7 @@ def check_trained(rows: list[dict], phases: tuple[str, ...]) -> None:
     ("name", "words", "phases"),
     [
         ("tokenizer", (), ("tokenizer", "discriminator")),
-        ("c2i", ("4x",), ("c2i",)),
+        pytest.param("c2i", ("4x",), ("c2i",), marks=pytest.mark.exhaustive),
         ("lm", ("P4",), ("lm",)),
         pytest.param("tokenizer", ("stage2",), ("tokenizer", "discriminator"), marks=pytest.mark.exhaustive),
         pytest.param("c2i", ("bitdance", "L"), ("c2i",), marks=pytest.mark.exhaustive),
