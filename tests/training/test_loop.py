@@ -91,7 +91,7 @@ def test_kill_at_any_moment(unkilled, tmp_path, moments):
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kill_of_the_demos_tokenizer(tmp_path):
     """The whole command with a real recipe, at a smaller size: its figures too are those of an unkilled run."""
     small = {"model.vqgan.channels": 8, "model.vqgan.z_channels": 8, "model.vqgan.groups": 4, "data.batch_size": 4}
