@@ -14,10 +14,11 @@
 
 from ml_collections import ConfigDict
 
+from unitok_jax.systems.unitoken.config import RELEASED_CANVASES
+from unitok_jax.systems.unitoken.config import RELEASED_PROMPT as PROMPT
+
 FLAGS = ("paper", "packed", "bucketed", "tiny")
 OPTIONS = {"data": "data", "weights": "ckpts"}
-CANVASES = ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1))  # (columns, rows) of tiles of 384 pixels, in order of preference
-PROMPT = "Generate an image according to the following prompt:\n{caption}"
 TOWER = "^vit/(?!embeddings/|head/)"  # patch and position embeddings stay frozen; the pooling head is not used
 
 
@@ -42,7 +43,7 @@ def read(arg: str) -> tuple[frozenset[str], dict[str, str]]:
 def model(flags: frozenset[str], weights: str, anyres: bool) -> ConfigDict:
     """`config.model`: Chameleon-7B, SigLIP-SO400M/14 at 384, Chameleon's VQGAN at 512, or all of them tiny."""
     config = ConfigDict(_tiny_parts() if "tiny" in flags else _released_parts(weights))
-    config.canvases = CANVASES if anyres else ()
+    config.canvases = RELEASED_CANVASES if anyres else ()
     return config
 
 

@@ -18,7 +18,14 @@ from unitok_jax.systems.unitoken.layout import ImageShape
 from unitok_jax.systems.unitoken.vocabulary import Vocabulary
 
 RELEASED_SEED = 100  # of the released solver's item processor
-RELEASED_CANVASES = ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1))  # of AnyRes, in tiles of 384 pixels
+RELEASED_PROMPT = "Generate an image according to the following prompt:\n{caption}"  # of a drawing
+RELEASED_CANVASES = (
+    (1, 2),
+    (2, 1),
+    (2, 2),
+    (1, 3),
+    (3, 1),
+)  # (columns, rows) of tiles of 384 pixels, in order of preference
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.settings import near
 from unitok_jax.systems.release import Found
 from unitok_jax.systems.unitoken import published_model as model
-from unitok_jax.systems.unitoken.config import RELEASED_CANVASES, UniTokenConfig
+from unitok_jax.systems.unitoken.config import RELEASED_CANVASES, RELEASED_PROMPT, UniTokenConfig
 from unitok_jax.systems.unitoken.published_files import layouts
 from unitok_jax.systems.unitoken.vocabulary import code_name, load
 
@@ -33,7 +33,6 @@ ABSENT = {
     },
     "vit": {},
 }
-DRAW = "Generate an image according to the following prompt:\n{caption}"  # the released prompt of a drawing
 VOCABULARIES = ("text_tokenizer.json", "tokenizer/text_tokenizer.json", "tokenizer.json")
 
 
@@ -58,7 +57,7 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
         parts["vqgan"] = {"codebook_size": codes}
     _check_codes(found, parts["vqgan"]["codebook_size"], codes, vocabulary)
     stage = _stage(kinds, parts)
-    inference = {"prompts": {"generate": DRAW}}
+    inference = {"prompts": {"generate": RELEASED_PROMPT}}
     return {"system": "unitoken", "stage": stage, "model": {**ABSENT, **parts}, "inference": inference}, notes
 
 
