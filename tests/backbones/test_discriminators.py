@@ -24,7 +24,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "size"), zip(SETTINGS, (30, 30, 32, 32, 16), strict=True))
+@pytest.mark.parametrize(("settings", "size"), list(zip(SETTINGS, (30, 30, 32, 32, 16), strict=True)))
 def test_published_sizes(settings, size):
     """256 pixels give the maps that the references give; at full width, nothing allocated."""
     params, statistics = jax.eval_shape(functools.partial(init_discriminator, settings), KEY)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
 
 from unitok_jax.errors import UserError
 
@@ -93,7 +94,7 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
     return jax.tree.map(cut, micro)
 
 
-def pin_rows(x: jax.Array) -> jax.Array:
+def pin_rows(x: Shaped[Array, "rows *_"]) -> Shaped[Array, "rows *_"]:
     """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; where there is none, or they do not
     go round it, they stay as they are."""
     mesh = jax.sharding.get_abstract_mesh()
