@@ -365,6 +365,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path, capsys, monkeypatch):
         (["--system", "unitoken", "--variant", "vqgan"], "those of base or anyres, not vqgan; give --variant base or"),
         (["--system", "unitoken", "--variant", "anyress"], "no variant 'anyress'. Did you mean anyres?"),
         (["--system", "unitokn"], "no system 'unitokn'. Did you mean unitoken"),
+        (["--system", "tar"], "are none of Tar's checkpoints"),
         (["--system", "unitoken", "--revision", "main"], "--revision main: belongs to a hub id that names none"),
         (["--system", "unitoken", "--vocabulary", "gone.json"], "gone.json: no such"),
     ],
@@ -380,6 +381,13 @@ def test_checkpoints_of_others_and_twice_the_same(home, tmp_path, capsys):
     released = home / "released"
     twice = ["import", released / CODES, released / CODES, "--system", "unitoken"]
     refused(capsys, tmp_path, twice, "holds vqgan, which")
+
+
+def test_a_crop_that_the_released_vqgan_cannot_cut_wants_its_own(home, tmp_path, capsys):
+    shutil.copytree(home / "released", tmp_path / "odd", ignore=shutil.ignore_patterns("tokenizer"))
+    config = tmp_path / "odd" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"unitoken_crop": 16}))
+    refused(capsys, tmp_path, ["import", tmp_path / "odd", "--system", "unitoken"], "name the vqgan.ckpt that belongs")
 
 
 @pytest.mark.slow

@@ -316,7 +316,7 @@ class Pipeline:
     def _edited(self, index: int, image: np.ndarray, instruction: str) -> Example:
         text = self.settings.prompt("edit").replace("{instruction}", instruction)
         turn = Turn("user", text if IMAGE in text else IMAGE + text)
-        return Example(f"image {index}", (turn,), (image,), Task.GENERATION)
+        return Example(f"edit {index}", (turn,), (image,), Task.GENERATION)
 
     def _about(self, images: Images, questions: Sequence[str], feature_images: Images | None) -> list[str]:
         examples = list(map(_question, range(len(images)), images, questions))
@@ -432,7 +432,7 @@ def _equally_many(pictures: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
 
 def _question(index: int, image: np.ndarray, question: str) -> Example:
     text = question if IMAGE in question else IMAGE + question
-    return Example(f"image {index}", (Turn("user", text),), (image,), Task.UNDERSTANDING)
+    return Example(f"question {index}", (Turn("user", text),), (image,), Task.UNDERSTANDING)
 
 
 def _seeds(seeds: Sequence[int] | int, count: int) -> Sequence[int]:

@@ -24,7 +24,7 @@ VARIANTS: Mapping[str, str] = {
     "negative": "its negative_prompt_embeds.pth",
 }
 SIGNS = {  # a key that tells each kind
-    "lm": "model.embed_tokens.weight",
+    "lm": "model.layers.0.self_attn.q_proj.bias",  # Qwen2's alone; other systems' models have none
     "ta_tok": "bottleneck.regularizer.embedding.weight",
     "ar": "abs_pe",
     "vq": "quantize.embedding.weight",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitok_jax.backbones.taming_vae import VAEConfig
 from unitok_jax.errors import UserError
 from unitok_jax.settings import near
 from unitok_jax.systems.release import Found
@@ -55,10 +56,21 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
     codes = load(vocabulary).ids.codes
     if "vqgan" not in parts:
         parts["vqgan"] = {"codebook_size": codes}
+        _check_crop(found, parts.get("image_size"))
     _check_codes(found, parts["vqgan"]["codebook_size"], codes, vocabulary)
     stage = _stage(kinds, parts)
     inference = {"prompts": {"generate": RELEASED_PROMPT}}
     return {"system": "unitoken", "stage": stage, "model": {**ABSENT, **parts}, "inference": inference}, notes
+
+
+def _check_crop(found: Sequence[Found], side: int | None) -> None:
+    """Without a VQGAN's own checkpoint the released one is meant, which not every crop fits."""
+    unit = 2 * VAEConfig().factor
+    if side is not None and side % unit:
+        raise UserError(
+            f"{found[0].where}: its pictures of {side} do not fit the released VQGAN, whose grid unit is {unit} pixels; "
+            "name the vqgan.ckpt that belongs to it too"
+        )
 
 
 def kind_of(found: Found) -> str:
