@@ -68,8 +68,8 @@ def _check_crop(found: Sequence[Found], side: int | None) -> None:
     unit = 2 * VAEConfig().factor
     if side is not None and side % unit:
         raise UserError(
-            f"{found[0].where}: its pictures of {side} do not fit the released VQGAN, whose grid unit is {unit} pixels; "
-            "name the vqgan.ckpt that belongs to it too"
+            f"{found[0].where}: its pictures of {side} do not fit the released VQGAN, whose grid unit is {unit} "
+            "pixels; name the vqgan.ckpt that belongs to it too"
         )
 
 
