@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.claims import dualtoken, page
+from benchmarks.claims import dualtoken, page, tar, uniwetok
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.runs import Runs, read, write
 
-CLAIMS = {claim.key: claim for claim in (*dualtoken.CLAIMS,)}
+CLAIMS = {claim.key: claim for claim in (*dualtoken.CLAIMS, *uniwetok.CLAIMS, *tar.CLAIMS)}
 SEEDS = (0, 1, 2)
 
 

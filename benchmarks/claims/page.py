@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.claims.claim import Claim, Figure, verdict
-from benchmarks.claims.runs import read
+from benchmarks.claims.runs import read, write_text
 
 PREFACE = """# The papers' findings at small scale
 
@@ -16,20 +16,16 @@ demos' models (16 x 16 pixels, a few hundred thousand parameters, a few hundred 
 worked with models and data thousands of times as large: a finding that is not seen here is not refuted, and one that is
 seen is not proven. It shows that the code can tell the two arms apart, or that at this scale it cannot.
 
-Both arms of a claim have the same seeds, data and steps. **Seen**: every seed of the arm that the paper prefers is better
-than every seed of the other. **Not seen**: the other way round. **Undecided**: the seeds overlap, or nothing is better
-than chance. Figures are of the held-out digits; the arrow says which way is better.
+Both arms of a claim have the same seeds, data and steps. **Seen**: every seed of the arm that the paper prefers is
+better than every seed of the other. **Not seen**: the other way round. **Undecided**: the seeds overlap, or nothing is
+better than chance. Figures are of the held-out digits; the arrow says which way is better.
 """
 
 
 def write_page(out: Path, claims: Iterable[Claim], folder: Path) -> None:
     """Writes the page of the claims that have figures in `folder`."""
     found = [(claim, _seeds(claim, folder)) for claim in claims]
-    text = render([(claim, seeds) for claim, seeds in found if seeds])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(out.name + ".tmp")
-    draft.write_text(text)
-    draft.replace(out)
+    write_text(out, render([(claim, seeds) for claim, seeds in found if seeds]))
 
 
 def render(found: Sequence[tuple[Claim, Mapping[int, Mapping[str, Any]]]]) -> str:

@@ -5,9 +5,11 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from unitok_jax.training.metrics import read_metrics
 
 Call = Callable[[Sequence[str]], None]
 HELD_OUT = ("digits", "split=held_out")
@@ -79,9 +81,10 @@ class Runs:
 
 def held_out_row(workdir: str) -> Mapping[str, float]:
     """The last validation of a run, by name without ``validation/held_out/``."""
-    rows = [json.loads(line) for part in sorted(Path(workdir, "metrics").glob("*.jsonl")) for line in open(part)]
     before = "validation/held_out/"
-    found = [{k.removeprefix(before): v for k, v in row.items() if k.startswith(before)} for row in rows]
+    found = [
+        {k.removeprefix(before): v for k, v in row.items() if k.startswith(before)} for row in read_metrics(workdir)
+    ]
     return [row for row in found if row][-1]
 
 
@@ -92,7 +95,17 @@ def read(path: Path) -> Any:
 
 def write(path: Path, value: Any) -> None:
     """A JSON file, never seen half written."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """A JSONL file, never seen half written."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file, never seen half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
+    draft.write_text(text)
     draft.replace(path)

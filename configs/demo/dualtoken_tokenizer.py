@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = dualtoken.model(*words & {"text"})
     if "single" in words:
         config.model.single, config.model.layer_recon, config.model.layer_shortcut = True, 3, None
+        config.model.vit.cuts = (1, 2, 3)  # the tower's own, which it is loaded from, has taps there
     config.stage_options = dict(perceptual=0.0, l2=20.0, commit_pix=1.0, commit_sem=1.0, crop=False)
     config.init_from = dict(vit=TOWER, teacher=f"{TOWER}#vit", **dict.fromkeys(words & {"text"}, TOWER))
     config.fresh = ("prequant", "codebooks", "postquant", "decoder")
