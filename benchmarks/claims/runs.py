@@ -53,13 +53,20 @@ class Runs:
         Returns:
             The workdir.
         """
-        steps = min(steps, self.steps or steps)
-        workdir = str(self.folder / name)
-        cadence = dict.fromkeys(("steps", "checkpoint_every", "eval_every"), steps)
-        given = {**cadence, "seed": self.seed, **{key.replace("__", "."): value for key, value in config.items()}}
+        steps, workdir = self.capped(steps), str(self.folder / name)
+        given = {
+            "steps": steps,
+            "checkpoint_every": steps,
+            "seed": self.seed,
+            **{key.replace("__", "."): value for key, value in config.items()},
+        }
         words = [f"--config.{key}={value}" for key, value in given.items()]
         self.once(name, "unitok_jax.cli", "train", "--config", f"configs/demo/{recipe}", "--workdir", workdir, *words)
         return workdir
+
+    def capped(self, steps: int) -> int:
+        """So many steps, or fewer in a trial."""
+        return min(steps, self.steps or steps)
 
     def evaluate(self, workdir: str, suite: str, *options: str) -> dict[str, float]:
         """What `unitok evaluate` says of a run."""

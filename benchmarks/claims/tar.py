@@ -94,8 +94,8 @@ CLAIMS = (
         setting=SHARED
         + f"The language model learns {LM_STEPS} steps of `tar_lm.py:words`. Text-aligned: 256 of the 376 text rows of "
         "the language model of words, which has seen the few words of captions and questions alone, so that most rows "
-        "are as drawn. Random: rows of one that has learnt nothing. The perplexity is that of the codes of the held-out "
-        "digits at the scale that is used least evenly.",
+        "are as drawn. Random: rows of one that has learnt nothing. The perplexity is that of the codes of the "
+        "held-out digits at the scale that is used least evenly.",
         measure=codebooks,
     ),
     Claim(

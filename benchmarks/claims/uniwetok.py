@@ -14,7 +14,8 @@ def tokenizer(runs: Runs, words: str = "") -> tuple[str, str]:
     """The teacher, and a tokenizer that some words of the recipe leave something out of."""
     tower = runs.train("tower", "tower.py", TOWER)
     recipe = f"uniwetok_tokenizer.py:{words}" if words else "uniwetok_tokenizer.py"
-    return tower, runs.train(words or "whole", recipe, TOKENIZER, init_from__vit=tower)
+    at_the_end = {"eval_every": runs.capped(TOKENIZER)}
+    return tower, runs.train(words or "whole", recipe, TOKENIZER, init_from__vit=tower, **at_the_end)
 
 
 def siglu(runs: Runs) -> Figures:
