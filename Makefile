@@ -12,6 +12,7 @@
 #   make demo-dualtoken-short  the same with a few steps a stage
 #   make demo-uniwetok  trains a small UniWeTok on the digits, writes runs/demo-uniwetok/report.html
 #   make demo-uniwetok-short  the same with a few steps a stage
+#   make claims      the papers' findings at small scale, three seeds each, into docs/claims.md (an hour and more)
 #   make plans       what every recipe takes of a pod, into docs/plans.md (hours)
 #   make lint        format, lint and types
 #   make lock        writes requirements/lock-py3XX.txt anew for the Python in use
@@ -33,7 +34,7 @@ bin := $(VENV)/bin
 started := $(shell date +%s)
 stages := tokenizer tower stage1 stage2
 
-.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all test-exhaustive smoke proofs plans lint lock clean
+.PHONY: setup demo $(stages:%=demo/%) demo-short demo-tar demo-tar-short demo-dualtoken demo-dualtoken-short demo-uniwetok demo-uniwetok-short test test-all test-exhaustive smoke proofs claims plans lint lock clean
 setup: $(VENV)/.base
 
 # A set-up is as good as its inputs: it is made again when these change.
@@ -139,6 +140,10 @@ demo-uniwetok-short: setup
 	$(foreach stage,$(uwt_stages),cd runs/short-uniwetok && $(up)$(call train_uwt,$(stage)) --config.steps=20 --config.log_every=10$(newline))
 	cd runs/short-uniwetok && $(up)$(sample_uwt)
 	cd runs/short-uniwetok && $(up)$(evaluate_uwt)
+
+# What the papers' ablations find, looked for on the digits. Killed and called again, it goes on.
+claims: setup
+	$(bin)/python -m benchmarks.claims docs/claims.md $(CLAIMS)
 
 pytest = $(bin)/python -m pytest -n $(WORKERS) --durations=10
 marked := slow or parity or several_processes or aot

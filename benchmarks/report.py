@@ -98,9 +98,9 @@ def table(rows: Sequence[dict[str, str]]) -> list[str]:
 def machine(options: Options) -> dict[str, Any]:
     """Where and when it ran, and how busy the machine was with other things."""
     return {
-        "commit": _git("describe", "--always", "--dirty", "--exclude=*"),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "device": f"{options.cores} cores of {_processor()}" if options.device == "cpu" else _gpu(),
+        "device": f"{options.cores} cores of {processor()}" if options.device == "cpu" else _gpu(),
         "dtype": options.dtype,
         "rounds": options.rounds,
         "load": f"{os.getloadavg()[0]:.1f} over the last minute, {os.cpu_count()} cores in all",
@@ -131,8 +131,10 @@ def _command(name: str, options: Options) -> str:
     return " ".join(["python -m", f"benchmarks.{name.partition('-')[0]}", *options.words])
 
 
-def _git(*args: str) -> str:
-    done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+def commit() -> str:
+    """The commit of this checkout, with ``-dirty`` where files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return done.stdout.strip() or "unknown"
 
 
@@ -140,6 +142,7 @@ def _gpu() -> str:
     return jax.devices()[0].device_kind
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

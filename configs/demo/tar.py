@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from configs.demo import common
 
 source = common.source
+LM_WIDTH, ROWS, TEXT = 128, 639, 376  # of the language model and its table; the first rows stand for text
+WORDS = dict(name="words", rows=ROWS, used=TEXT)
 
 
 def model(*parts: str) -> ConfigDict:
@@ -28,7 +30,7 @@ def model(*parts: str) -> ConfigDict:
     )
     config.ta_tok = dict(encoder=tower, decoder=decoder, codebook_size=256, select_layer=-1)
     if "text" in parts:
-        config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=639, max_length=6, projection=96)
+        config.text = dict(width=64, ffn=128, layers=2, heads=2, vocab_size=ROWS, max_length=6, projection=96)
     if "vq" in parts or "ar" in parts:
         config.vq = dict(
             channels=32,
@@ -58,8 +60,8 @@ def model(*parts: str) -> ConfigDict:
         config.drawing = dict(sampling=dict(temperature=0.5), guidance=2.0)
     if "lm" in parts:
         config.lm = dict(
-            vocab_size=639,
-            width=128,
+            vocab_size=ROWS,
+            width=LM_WIDTH,
             ffn=352,
             layers=3,
             heads=4,
