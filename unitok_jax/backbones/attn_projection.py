@@ -14,6 +14,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import AttentionMask
 from unitok_jax.layers.norms import LayerNorm
+from unitok_jax.parallel.mesh import pin_rows
 
 Sequence = Float[Array, "batch length channels"]
 Projected = Float[Array, "batch positions out"]
@@ -116,7 +117,7 @@ class AttnProjection(nn.Module):
         """Projects a sequence, or, given indices `at`, only these of its positions."""
         c = self.config
         norm1, norm3 = LayerNorm(EPS, name="norm1"), LayerNorm(EPS, name="norm3")
-        x = x.astype(c.dtype)
+        x = pin_rows(x.astype(c.dtype))
         here = x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
         y = _dense(c.out, c.features, c.dtype, "proj")(norm3(here))
         read = norm1(x)

@@ -12,6 +12,7 @@ from unitok_jax.errors import UserError
 from unitok_jax.layers.conv import CONV_KERNEL, conv3, double
 from unitok_jax.layers.linear_attention import BiasedRMSNorm, GatedConv, relu_attention
 from unitok_jax.layers.mlp import activation
+from unitok_jax.parallel.mesh import pin_rows
 from unitok_jax.settings import near
 
 Map = Float[Array, "batch rows columns channels"]
@@ -113,7 +114,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
-        features = x.shape[-1]
+        x, features = pin_rows(x), x.shape[-1]
         h = activation(self.activation)(conv3(features, self.dtype, "conv1")(x))
         h = nn.Conv(features, (3, 3), padding=1, use_bias=False, dtype=self.dtype, name="conv2")(h)
         return x + BiasedRMSNorm(name="norm")(h)
@@ -161,7 +162,7 @@ class EfficientViTBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
-        x = MultiscaleAttention(self.head_dim, self.kernels, self.dtype, name="attn")(x)
+        x = MultiscaleAttention(self.head_dim, self.kernels, self.dtype, name="attn")(pin_rows(x))
         return x + GatedConv(EXPAND * x.shape[-1], norm=True, dtype=self.dtype, name="ff")(x)
 
 

@@ -13,6 +13,7 @@ from unitok_jax.layers.masks import AttentionMask
 from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import HeadLayerNorm, RMSNorm
 from unitok_jax.layers.rope import rotate
+from unitok_jax.parallel.mesh import pin_rows
 
 Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, K, T, H]
 
@@ -78,7 +79,7 @@ class Block(nn.Module):
         self, carry: tuple[Float[jax.Array, "B S D"], Memory | None], layer: Int[jax.Array, ""], reading: Reading
     ) -> tuple[tuple[Float[jax.Array, "B S D"], Memory | None], None]:
         config = self.config
-        x, memory = carry
+        x, memory = pin_rows(carry[0]), carry[1]
         norms = [RMSNorm(config.norm_eps, name=name) for name in ("attention_norm", "mlp_norm")]
         before, after = [(lambda y: y)] * 2, norms
         if not config.swin_norm:

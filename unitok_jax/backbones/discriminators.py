@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from unitok_jax.layers.batch_norm import STATISTICS, BatchNorm
 from unitok_jax.layers.conv import CONV_KERNEL, GroupNorm
+from unitok_jax.parallel.mesh import pin_rows
 
 Pictures = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch rows columns features"]  # or any map of another size than the input's
@@ -181,7 +182,7 @@ def _module(settings: DiscriminatorSettings) -> nn.Module:
 
 
 def _leaky(x: Pictures, slope: float) -> Pictures:
-    return jax.nn.leaky_relu(x, slope)
+    return jax.nn.leaky_relu(pin_rows(x), slope)
 
 
 def _narrow(features: int, size: int, stride: int, name: str, dtype: DTypeLike, use_bias: bool = True) -> nn.Conv:

@@ -18,6 +18,7 @@ from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 from unitok_jax.layers.mlp import MLP, GatedMLP
 from unitok_jax.layers.norms import LayerNorm, standardise
+from unitok_jax.parallel.mesh import pin_rows
 from unitok_jax.sampling import x_prediction
 from unitok_jax.settings import near
 
@@ -120,7 +121,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, modulation: Array) -> tuple[Array, None]:
-        c = self.config
+        c, x = self.config, pin_rows(x)
         if c.gated or c.kind == "mlp":
             mlp = GatedMLP(c.hidden, use_bias=True, dtype=c.dtype, name="mlp")
         else:

@@ -17,6 +17,7 @@ from unitok_jax.layers.conv import fold, unfold
 from unitok_jax.layers.linear_attention import GatedConv, relu_attention
 from unitok_jax.layers.masks import FULL, AttentionMask
 from unitok_jax.layers.norms import RMSNorm, standardise
+from unitok_jax.parallel.mesh import pin_rows
 
 Latents = Float[Array, "batch rows columns channels"]
 Sequence = Float[Array, "batch n D"]
@@ -133,7 +134,7 @@ class Block(nn.Module):
     def __call__(
         self, x: Sequence, caption: Float[Array, "batch T D"], time: Float[Array, "batch six D"], mask: AttentionMask
     ) -> tuple[Sequence, Sequence]:
-        c = self.config
+        c, x = self.config, pin_rows(x)
         init = nn.initializers.normal(c.width**-0.5)
         table = self.param("modulation", init, (6, c.width))
         parts = (table.astype(x.dtype) + time)[:, :, None]

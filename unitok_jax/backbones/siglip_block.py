@@ -13,6 +13,7 @@ from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.layers.norms import LayerNorm
+from unitok_jax.parallel.mesh import pin_rows
 
 Sequence = Float[Array, "batch length D"]
 
@@ -90,7 +91,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Sequence, _: None) -> tuple[Sequence, Sequence | None]:
-        c = self.config
+        c, x = self.config, pin_rows(x)
         h = LayerNorm(c.eps, name="norm1")(x)
         x = x + Attention(c, name="attention")(h, h)
         x = x + MLP(c.ffn, "gelu_tanh", dtype=c.dtype, name="mlp")(LayerNorm(c.eps, name="norm2")(x))

@@ -36,7 +36,7 @@ Kernel = Float[Array, "3 3 _ _"]
 
 SHARDING = (
     (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", CONV_KERNEL),
-    (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", ("fsdp", "tensor")),
+    (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", (None, ("tensor", "fsdp"))),
     (r"(^|/)codebook/embedding$", (None, None)),
     (r"/(norm|norm1|norm2|norm_out)/scale$", (None,)),
     (r"/bias$", (None,)),

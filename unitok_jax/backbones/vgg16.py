@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import CONV_KERNEL
+from unitok_jax.parallel.mesh import pin_rows
 
 STAGES = (2, 2, 3, 3, 3)  # convolutions between two poolings
 WIDTHS = (64, 128, 256, 512, 512)
@@ -33,7 +34,8 @@ class VGG16(nn.Module):
             if stage:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             for _ in range(convs):
-                x = nn.relu(nn.Conv(width, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{number}")(x))
+                conv = nn.Conv(width, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{number}")
+                x = nn.relu(conv(pin_rows(x)))
                 number += 1
             taps.append(x)
         return tuple(taps)

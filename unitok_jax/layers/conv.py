@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
+from unitok_jax.parallel.mesh import pin_rows
 
 Map = Float[Array, "batch height width channels"]
 Mapped = Float[Array, "batch rows columns features"]  # another size or width than the input's
@@ -117,6 +118,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map) -> Mapped:
+        x = pin_rows(x)
         h = nn.swish(GroupNorm(self.groups, name="norm1")(x))
         h = conv3(self.features, self.dtype, "conv1", self.use_bias)(h)
         h = nn.swish(GroupNorm(self.groups, name="norm2")(h))
@@ -134,6 +136,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
+        x = pin_rows(x)
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, name="norm")(x)
         q, k, v = (

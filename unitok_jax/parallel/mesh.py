@@ -95,12 +95,16 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
 
 
 def pin_rows(x: Shaped[Array, "rows *_"]) -> Shaped[Array, "rows *_"]:
-    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; where there is none, or they do not
-    go round it, they stay as they are."""
+    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like.
+
+    Where there is no mesh, or the rows do not go round it, they stay as they are. What a network hands from layer to
+    layer is pinned: left alone, XLA keeps a kernel that is cut over `fsdp` where it lies and sums every row's products
+    over the devices, which at full size sends, and holds, many times what gathering the kernels does.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or len(x) % batch_shards(mesh):
         return x
-    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *[P.UNCONSTRAINED] * (x.ndim - 1)))
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:

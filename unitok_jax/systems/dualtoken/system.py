@@ -32,6 +32,7 @@ from unitok_jax.systems.dualtoken.config import HEADS, DualTokenConfig
 from unitok_jax.systems.dualtoken.images import view, whole_view
 from unitok_jax.systems.dualtoken.stage_tokenizer import VIEW
 from unitok_jax.systems.dualtoken.tokenizer import Tokenizer
+from unitok_jax.systems.pixels import merge_images
 from unitok_jax.systems.qwen_tokenizer import SPARE
 
 Features = Float[Array, "batch channels"]
@@ -141,11 +142,11 @@ class DualToken(DecoderReading):
 
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Codes of the ``tower`` view."""
-        pictures = pixels[VIEW]
-        encoded = self.tokenizer.encode(params, pictures.reshape(-1, *pictures.shape[2:]))
+        pictures, slots = merge_images(pixels[VIEW])
+        encoded = self.tokenizer.encode(params, pictures)
         codes = self.tokenizer.join(encoded.quantized)
         rows, columns = codes.shape[1:3]
-        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, (rows, columns))
+        return VisualTokens(codes.reshape(*slots, -1, codes.shape[-1]), None, (rows, columns))
 
     def decode_image(
         self, params: Params, codes: Int[Array, "batch rows columns depth"]

@@ -39,6 +39,7 @@ from unitok_jax.systems.base import (
 )
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
+from unitok_jax.systems.pixels import merge_images
 from unitok_jax.systems.tar import (
     ar_detokenizer,
     decoding,
@@ -151,8 +152,7 @@ class Tar(DecoderReading):
 
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Codes [batch, images, n] at all scales, one scale after the other, of the ``ta_tok`` view."""
-        shown = pixels["ta_tok"]
-        flat, slots = shown.reshape(-1, *shown.shape[2:]), shown.shape[:2]
+        flat, slots = merge_images(pixels["ta_tok"])
         key = jax.random.key(self.config.seed) if self.config.ta_tok.draw else None
         codes = self.apply(params, "ta_tok", flat, self.config.scales, key, method="encode_scales")
         return VisualTokens(codes=codes.reshape(*slots, -1))

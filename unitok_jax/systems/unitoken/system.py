@@ -27,6 +27,7 @@ from unitok_jax.systems import tower_stage, vq_stage
 from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, VisualTokens
 from unitok_jax.systems.codes import write_codes
 from unitok_jax.systems.decoder_reading import DecoderReading
+from unitok_jax.systems.pixels import merge_images
 from unitok_jax.systems.unitoken import decoding, layout, stage_lm, stage_vqgan, weights
 from unitok_jax.systems.unitoken.config import UniTokenConfig
 from unitok_jax.systems.unitoken.images import siglip_view, vqgan_view
@@ -45,12 +46,6 @@ class Adapter(nn.Module):
     def __call__(self, x: Features) -> Float[Array, "*batch D"]:
         dense = functools.partial(nn.Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
         return dense(name="fc2")(nn.gelu(dense(name="fc1")(x), approximate=False))
-
-
-def _merge_images(pixels: Float[Array, "batch images H W 3"]) -> tuple[Float[Array, "n H W 3"], tuple[int, int]]:
-    """All pictures of a batch in one axis, and the two axes that they came from."""
-    batch, images, *picture = pixels.shape
-    return pixels.reshape(-1, *picture), (batch, images)
 
 
 class UniToken(DecoderReading):
@@ -118,12 +113,12 @@ class UniToken(DecoderReading):
         """Codes of the ``vqgan`` view, adapted features of the ``siglip`` view; either view may be left out."""
         codes = features = grid = None
         if "vqgan" in pixels:
-            pictures, slots = _merge_images(pixels["vqgan"])
+            pictures, slots = merge_images(pixels["vqgan"])
             latents, _ = self.apply(params, "vqgan", pictures, method="encode")
             codes = self.apply(params, "vqgan", latents, method="quantize").codes.reshape(*slots, -1)
             grid = latents.shape[1:3]
         if "siglip" in pixels:
-            pictures, slots = _merge_images(pixels["siglip"])
+            pictures, slots = merge_images(pixels["siglip"])
             features = self.apply(params, "adapter", self.apply(params, "vit", pictures)[0])
             features = features.reshape(*slots, *features.shape[1:])
         return VisualTokens(codes, features, grid)

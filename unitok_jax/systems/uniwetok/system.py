@@ -34,6 +34,7 @@ from unitok_jax.sampling.settings import Decoding
 from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, Valid, VisualTokens
 from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.decoder_reading import DecoderReading
+from unitok_jax.systems.pixels import merge_images
 from unitok_jax.systems.uniwetok import decoding, lm, stage_c2i, stage_lm, stage_tokenizer, weights
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
 from unitok_jax.systems.uniwetok.images import cover, to_bytes
@@ -111,10 +112,10 @@ class UniWeTok(DecoderReading):
 
     def encode_image(self, params: Params, pixels: Mapping[str, jax.Array]) -> VisualTokens:
         """Group codes, [batch, images, n, groups], of the ``image`` view, row after row."""
-        pictures = pixels["image"]
-        features, _ = self.apply(params, "vae", pictures.reshape(-1, *pictures.shape[2:]), method="encode")
+        pictures, slots = merge_images(pixels["image"])
+        features, _ = self.apply(params, "vae", pictures, method="encode")
         codes = binary.to_indices(features, self.config.vae.bit_groups)
-        return VisualTokens(codes.reshape(*pictures.shape[:2], -1, codes.shape[-1]), None, features.shape[1:3])
+        return VisualTokens(codes.reshape(*slots, -1, codes.shape[-1]), None, features.shape[1:3])
 
     def decode_image(
         self, params: Params, codes: Int[Array, "batch h w groups"], keys: Keys | None = None
