@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 MESHES = ("8,1,1,1", "1,8,1,1", "2,2,2,1", "1,2,2,2", "2,1,1,4", "1,1,8,1")  # data, fsdp, tensor, context
 # The tiny recipes' LPIPS of four channels normalises features that are all but zero, which amplifies float32's rounding
 # by 700; a wider one does not.
-WIDE = ("--config.stage_options.vgg_widths=(32,32,32,32,32)",)
+WIDE = ("--config.stage_options.vgg_widths=(16,16,16,16,16)",)
 AT_ONCE = ("--config.stage_options.adversary.start=0", *WIDE)
 CASES = {  # what: recipe, overrides
     "unitoken_lm": ("configs/unitoken/base_stage2.py:tiny,packed", ()),
@@ -29,7 +29,7 @@ CASES = {  # what: recipe, overrides
     "tar_ta_tok": ("configs/tar/ta_tok.py:tiny", ()),
     "tar_lm": ("configs/tar/pretrain.py:tiny", ()),
     "tar_ar": ("configs/tar/ar.py:tiny", ()),
-    "uniwetok_tokenizer": ("configs/uniwetok/tokenizer.py:tiny", WIDE),
+    "uniwetok_tokenizer": ("configs/uniwetok/tokenizer.py:tiny", ()),
     "uniwetok_lm": ("configs/uniwetok/lm.py:tiny", ()),
 }
 # What every change must pass; the others are exhaustive: what of them passes, see docs/scaling.md.
@@ -86,7 +86,7 @@ def test_convolutions_have_a_single_devices_gradients():
 @pytest.mark.slow
 def test_full_size_steps_gather_kernels_and_leave_rows_where_they_are():
     """Parameters gathered twice and their gradients summed come to 4 times their size at the most; were activations
-    summed instead, these recipes would send 9 to 25 times as much."""
+    summed instead, these recipes would send 12 to 45 times it, as they once did."""
     for recipe, share in run("sent_run.py", *SENT).items():
         assert 0.5 < share < 4, f"{recipe}: a device sends {share:.1f} times the parameters' bytes"
 

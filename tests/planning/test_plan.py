@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from unitok_jax.parallel.chips import CHIPS
 from unitok_jax.planning import programs, table
 from unitok_jax.planning import run as planning
 from unitok_jax.planning.hlo import Collective
-from unitok_jax.planning.plan import Memory, Plan, kernels_of, roofline
+from unitok_jax.planning.plan import Memory, Plan, compile_program, kernels_of, roofline
 from unitok_jax.planning.report import row, tell
 from unitok_jax.planning.run import candidates, rank
 from unitok_jax.training.config import TrainConfig
@@ -162,6 +164,7 @@ def test_rows_that_are_not_asked_for_go_and_a_crash_is_tried_again(monkeypatch, 
             raise ValueError("no luck\nwith this one")
         return [made_up()]
 
+    monkeypatch.setattr(table, "apart", lambda plan, *what: plan(*what))
     monkeypatch.setattr(table, "make_plans", compiled)
     monkeypatch.setattr(table, "_dividing", lambda config, target: config)
     out.with_suffix(".json").write_text(
@@ -172,6 +175,38 @@ def test_rows_that_are_not_asked_for_go_and_a_crash_is_tried_again(monkeypatch, 
     assert "the compiler failed: no luck" in out.read_text() and "gone" not in out.read_text()
     table.main(words)
     assert calls == ["v5e:2x2", "v5e:2x4", "v5e:2x2"] and "no luck" not in out.read_text()
+
+
+def test_a_compiler_that_ends_its_process_is_told_and_the_next_plan_made():
+    assert table.apart(end_the_process, "r.py", "v5e:2x2") == {
+        "error": "the compiler ended its process",
+        "crashed": True,
+    }
+    assert table.apart(find_a_row, "r.py", "v5e:2x2") == {"row": "r.py v5e:2x2"}
+
+
+def end_the_process(recipe: str, topology: str) -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return {}
+
+
+def find_a_row(recipe: str, topology: str) -> dict[str, Any]:
+    return {"row": f"{recipe} {topology}"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 18.50G of 15.75G hbm.",
+        "Ran out of memory on HBM, total memory required for HLO temporaries (18.50G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_a_program_that_does_not_fit_says_how_much_it_needs(told):
+    def compile_it() -> Any:
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {told}")
+
+    traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile_it))
+    assert compile_program(programs.Program("train step", traced)) == (None, 18.5 * 2**30)
 
 
 def plan_of(capsys: Any, *words: str) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from unitok_jax.planning.hlo import Collective, read_collectives
 from unitok_jax.planning.programs import Program
 from unitok_jax.training.setup import Setup
 
-# A program that does not fit: "Used 18.50G of 15.75G hbm".
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm", re.IGNORECASE)
+# A program that does not fit: "Used 18.50G of 15.75G hbm", or "HLO temporaries (21.64G) exceeds available HBM".
+_TOO_LARGE = re.compile(r"(?:Used |HLO temporaries \()([\d.]+)([GMK])\)? (?:of|exceeds)", re.IGNORECASE)
 _BACKEND = re.compile(rf"{SCOPE}({'|'.join(BACKENDS)})\b")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 

@@ -12,7 +12,10 @@ import datetime
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,14 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     args = parser.parse_args(argv)
-    jax.config.update("jax_platforms", "cpu")
     kept = args.out.with_suffix(".json")
     wanted = {_key(recipe, topology): (recipe, topology) for recipe in args.recipes for topology in args.topologies}
     before = json.loads(kept.read_text()) if kept.exists() else {}
     done = {key: found for key, found in before.items() if key in wanted and not found.get("crashed")}
     for key, (recipe, topology) in wanted.items():
         if key not in done:
-            done[key] = _plan(recipe, topology)
+            done[key] = _about(recipe, topology) | apart(_plan, recipe, topology)
         _write(kept, json.dumps(done, indent=1, sort_keys=True))
         _write(args.out, render(done))
 
@@ -72,20 +74,34 @@ def _key(recipe: str, topology: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
+def _about(recipe: str, topology: str) -> dict[str, Any]:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"recipe": recipe, "topology": topology, "versions": _versions(), "date": today}
+
+
+def apart(plan: Callable[[str, str], dict[str, Any]], recipe: str, topology: str) -> dict[str, Any]:
+    """Plans in a process of its own, which libtpu may end: some convolutions overflow its compiler's stack."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(plan, recipe, topology).result()
+        except BrokenProcessPool:
+            log.warning("%s on %s: the compiler ended its process", recipe, topology)
+            return {"error": "the compiler ended its process", "crashed": True}
+
+
 def _plan(recipe: str, topology: str) -> dict[str, Any]:
     """A row, or why there is none; what only the compiler fails at is tried again the next time."""
-    found = {"recipe": recipe, "topology": topology, "versions": _versions()}
-    found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+    jax.config.update("jax_platforms", "cpu")
     try:
         target = Target(topology)
         (made,) = make_plans(_dividing(read_config(load_config(recipe))[0], target), target)
     except UserError as error:
-        return found | {"error": str(error)}
+        return {"error": str(error)}
     except Exception as error:
         log.exception("%s on %s", recipe, topology)
-        return found | {"error": f"the compiler failed: {str(error).splitlines()[0]}", "crashed": True}
+        return {"error": f"the compiler failed: {str(error).splitlines()[0]}", "crashed": True}
     log.warning("%s on %s: %.0f s", recipe, topology, made.compile_seconds)
-    return found | {"row": report.row(recipe.removeprefix("configs/"), made)}
+    return {"row": report.row(recipe.removeprefix("configs/"), made)}
 
 
 def _dividing(config: TrainConfig, target: Target) -> TrainConfig:
