@@ -63,7 +63,7 @@ $(VENV)/.tpu: | $(bin)/python
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.parity: | $(bin)/python
-	$(install) -e '.[test,parity,notebooks]'
+	$(install) -e '.[test,parity,notebooks,tpu]'
 	@touch $@ $(VENV)/.test $(VENV)/.base
 
 # The ordinary path, a few times over: train each stage, then measure. Killed and called again, it goes on.

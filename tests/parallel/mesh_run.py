@@ -23,7 +23,8 @@ from code_margins import MARGIN, Margins
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 BATCH, TRIES = 8, 60
-NUDGE, STEADY = 2e-7, 1e-4
+NUDGES, NUDGE = 3, 5e-7  # how often, and how far, parameters are moved to see whether gradients jump
+JUMP = 4e-4  # of a gradient, as a share of its norm; without a kink they move by less, over one by 2e-3 and more
 CALM = {"lr": 0.1, "eps": 1.0, "schedule": {"name": "constant"}}
 SMALL_SCORES = 64 * 64  # so that tiny rows, too, take the blockwise attention of long ones
 
@@ -90,22 +91,24 @@ def calm(config: Any) -> Any:
     )
 
 
-def nudged(params: Any) -> Any:
+def nudged(params: Any, seed: int) -> Any:
     """The parameters, each up or down by a few roundings."""
-    signs = np.random.default_rng(0)
+    signs = np.random.default_rng(seed)
     return jax.tree.map(lambda x: (x * (1 + NUDGE * signs.choice([-1, 1], x.shape))).astype(x.dtype), params)
 
 
-def take_step(setup: Any, step: Any, batch: Any, margins: Margins | None = None, nudge: bool = False) -> dict[str, Any]:
+def take_step(
+    setup: Any, step: Any, batch: Any, margins: Margins | None = None, nudge: int | None = None
+) -> dict[str, Any]:
     """One train step from the first state: losses, gradients (Adam's first moments), how all else moved, and whence.
 
-    `margins` then holds those of the step alone; with `nudge` it begins from `nudged` parameters.
+    `margins` then holds those of the step alone; with `nudge`, a seed, it begins from `nudged` parameters.
     """
     from unitok_jax.parallel.mesh import batch_sharding
 
     state = setup.first_state()
-    if nudge:
-        state = state.replace(params=nudged(state.params))
+    if nudge is not None:
+        state = state.replace(params=nudged(state.params, nudge))
     start = jax.tree.map(np.array, {"params": state.params, "ema": state.ema})  # the step donates them
     if margins:
         margins.clear()
@@ -130,8 +133,8 @@ def settled_batch(setup: Any, step: Any, codes: bool, margins: Margins) -> tuple
         by_row = margins.by_row(BATCH)
         margin, poor = float(by_row.min()), by_row <= MARGIN
         if not poor.any():
-            moved, _ = errors(take_step(setup, step, batch, nudge=True), found)["gradient"]
-            if moved < STEADY:
+            nudges = (errors(take_step(setup, step, batch, nudge=n), found)["gradient"][0] for n in range(NUDGES))
+            if all(moved < JUMP for moved in nudges):
                 return batch, found, margin
             poor[seed % BATCH] = True
         more = made_up_rows(setup.stage.spec, codes, np.random.default_rng(seed))

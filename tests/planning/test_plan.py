@@ -218,7 +218,9 @@ AHEAD = {  # what: recipe, overrides, how it attends on a TPU
     "unitoken_lm": ("unitoken/base_stage2.py:tiny,packed", {"stage_options.row_length": 1280}, {"splash"}),
     "unitoken_vqgan": ("unitoken/vqgan.py:tiny", {}, set()),
     "dualtoken_tokenizer": ("dualtoken/tokenizer.py:tiny", {}, {"xla"}),
+    "dualtoken_lm": ("dualtoken/lm.py:tiny", {}, {"xla"}),
     "tar_ta_tok": ("tar/ta_tok.py:tiny", {}, {"xla"}),
+    "tar_lm": ("tar/pretrain.py:tiny", {"stage_options.row_length": 1280}, {"splash", "xla"}),
     "uniwetok_lm": ("uniwetok/lm.py:tiny,P4", {"stage_options.row_length": 1280}, {"blockwise"}),
 }
 
