@@ -126,7 +126,7 @@ def _read(system: System, params: Params, decoding: Decoding, decode: Decode, em
     valid = jnp.where(ended, 0, count)
     # Else XLA's partitioner (jaxlib 0.10.2) hands rows of DualToken's to one another where `data`, `fsdp` and `tensor`
     # all are longer than 1.
-    return system.advance(params, pin_rows(emission.embeds), cache, valid)
+    return system.advance(params, pin_rows(emission.embeds, whole=True), cache, valid)
 
 
 def decode(system: System, params: Params, batch: Batch, keys: Keys, decoding: Decoding) -> Decode:

@@ -94,8 +94,9 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
     return jax.tree.map(cut, micro)
 
 
-def pin_rows(x: Shaped[Array, "rows *_"]) -> Shaped[Array, "rows *_"]:
-    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like.
+def pin_rows(x: Shaped[Array, "rows *_"], whole: bool = False) -> Shaped[Array, "rows *_"]:
+    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like, or,
+    with `whole`, on every device that has the row.
 
     Where there is no mesh, or the rows do not go round it, they stay as they are. What a network hands from layer to
     layer is pinned: left alone, XLA keeps a kernel that is cut over `fsdp` where it lies and sums every row's products
@@ -104,7 +105,8 @@ def pin_rows(x: Shaped[Array, "rows *_"]) -> Shaped[Array, "rows *_"]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or len(x) % batch_shards(mesh):
         return x
-    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *[P.UNCONSTRAINED] * (x.ndim - 1)))
+    rest = [None if whole else P.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *rest))
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
