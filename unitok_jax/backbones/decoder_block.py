@@ -79,7 +79,9 @@ class Block(nn.Module):
         self, carry: tuple[Float[jax.Array, "B S D"], Memory | None], layer: Int[jax.Array, ""], reading: Reading
     ) -> tuple[tuple[Float[jax.Array, "B S D"], Memory | None], None]:
         config = self.config
-        x, memory = pin_rows(carry[0]), carry[1]
+        x, memory = carry
+        if memory is None:  # a decode pins what it reads, see `inference.decode`
+            x = pin_rows(x)
         norms = [RMSNorm(config.norm_eps, name=name) for name in ("attention_norm", "mlp_norm")]
         before, after = [(lambda y: y)] * 2, norms
         if not config.swin_norm:

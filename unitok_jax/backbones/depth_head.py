@@ -21,6 +21,7 @@ from unitok_jax.layers.masks import AttentionMask
 from unitok_jax.layers.mlp import MLP
 from unitok_jax.layers.norms import LayerNorm, RMSNorm
 from unitok_jax.losses.vocabulary import VocabularyLoss, vocabulary_loss
+from unitok_jax.parallel.mesh import pin_rows
 
 States = Float[Array, "n depths width"]
 Memory = tuple[jax.Array, jax.Array]  # keys and values of the depths so far, each [layers, n, heads, D, head_dim]
@@ -150,6 +151,8 @@ class Block(nn.Module):
         self, carry: tuple[States, Memory | None], layer: Int[Array, ""], start: Int[Array, ""] | None
     ) -> tuple[tuple[States, Memory | None], None]:
         c, (x, memory) = self.config, carry
+        if memory is None:
+            x = pin_rows(x)
         added, memory = Attention(c, name="attention")(c.norm("norm1")(x), memory, layer, start)
         x = x + self._dropped(added)
         y = c.norm("norm2")(x)
