@@ -95,7 +95,7 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
 
 
 def pin_rows(x: Shaped[Array, "rows *_"], whole: bool = False) -> Shaped[Array, "rows *_"]:
-    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like, or,
+    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like or,
     with `whole`, on every device that has the row.
 
     Where there is no mesh, or the rows do not go round it, they stay as they are. What a network hands from layer to
