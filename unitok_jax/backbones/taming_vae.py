@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from unitok_jax.layers.applied import applied
 from unitok_jax.layers.conv import (
+    CONV1_KERNEL,
     CONV_KERNEL,
     AttentionBlock,
     GroupNorm,
@@ -36,7 +37,7 @@ Kernel = Float[Array, "3 3 _ _"]
 
 SHARDING = (
     (r"/(conv_in|conv_out|conv1|conv2|downsample|upsample)/kernel$", CONV_KERNEL),
-    (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", (None, ("tensor", "fsdp"))),
+    (r"(^|/)(quant_conv|post_quant_conv|shortcut|q|k|v|out)/kernel$", CONV1_KERNEL),
     (r"(^|/)codebook/embedding$", (None, None)),
     (r"/(norm|norm1|norm2|norm_out)/scale$", (None,)),
     (r"/bias$", (None,)),

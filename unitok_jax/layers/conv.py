@@ -23,6 +23,7 @@ Mapped = Float[Array, "batch rows columns features"]  # another size or width th
 # and by `tensor` over output channels, XLA's partitioner (jaxlib 0.10.2) would give convolutions of small maps a wrong
 # gradient with respect to their input wherever `data`, `fsdp` and `tensor` all are longer than 1.
 CONV_KERNEL = (None, None, None, ("tensor", "fsdp"))
+CONV1_KERNEL = CONV_KERNEL[2:]  # [in, out], for the same reason in the attention of small maps
 
 
 class GroupNorm(nn.Module):

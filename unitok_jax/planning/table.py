@@ -3,7 +3,8 @@
     python -m unitok_jax.planning.table OUT RECIPE... [--topologies v5e:16x16 v5p:4x4x4 v6e:16x16]
 
 What was compiled is kept in OUT.json by the hash of the recipe's config, topology and versions; a recipe that changed
-is compiled anew, and one that is not named any more is dropped. OUT.md is the table.
+is compiled anew, and one that is not named any more is dropped. OUT.md is the table. A change of the code is not seen:
+remove OUT.json after one that moves memory or collectives.
 """
 
 import argparse
