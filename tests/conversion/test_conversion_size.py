@@ -45,10 +45,12 @@ def test_a_checkpoint_larger_than_what_may_be_held(home):
 
 @pytest.mark.slow
 def test_a_run_is_exported_layer_by_layer(home):
-    """Training writes its stacks of layers so that none has to be read whole: here eight layers of 67 MB."""
-    trained = measure(1024, "train", home, 8)
+    """Training writes its stacks of layers so that none has to be read whole: here sixteen layers of 67 MB.
+
+    Readers' and writers' buffers are of a fixed size that differs between machines (230 MB here); stacks held whole
+    would be all sixteen layers.
+    """
+    trained = measure(1024, "train", home, 16)
     told = measure(1024, "export_run", home, 70_000_000)
     assert told["bytes"] == pytest.approx(trained["bytes"], rel=0.01)
-    allowed = told["largest"] + told["layer"] + 230e6  # the rest: readers' and writers' buffers
-    assert allowed < 6 * told["layer"]  # the stacks, held whole, would be eight
-    assert told["export"]["peak"] <= allowed, told
+    assert told["export"]["peak"] <= 8 * told["layer"], told

@@ -108,6 +108,11 @@ def _filters(case):
         case.compare(name, np.asarray(jax.nn.softmax(kept)), **FORWARD)
 
 
+def _swapped(x, n, *axis, split=jnp.split):
+    """Guidance's two halves of a batch the other way round; halves along an axis (the rotation's) as they are."""
+    return split(x, n, *axis) if axis else split(x, n)[::-1]
+
+
 MUTATIONS = {
     "ar_dtok": (
         Mutation("eps x 10", config=lambda c: dataclasses.replace(c, norm_eps=10 * c.norm_eps)),
@@ -115,7 +120,7 @@ MUTATIONS = {
         Mutation("no positions", params=drop("positions")),
         Mutation(
             "guidance the other way",
-            patch=(ar_detokenizer.jnp, "split", lambda x, n, split=jnp.split: split(x, n)[::-1]),
+            patch=(ar_detokenizer.jnp, "split", _swapped),
         ),
     )
 }

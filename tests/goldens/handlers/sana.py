@@ -162,7 +162,7 @@ def _training(case, model, params, clean, condition):
 
 MUTATIONS = {
     "sana": (
-        Mutation("eps x 10", config=lambda c: dataclasses.replace(c, eps=100 * c.eps)),
+        Mutation("eps x 1000", config=lambda c: dataclasses.replace(c, eps=1000 * c.eps)),
         Mutation("attentions exchanged", params=swap("attn2/q", "attn2/k")),
         Mutation("no depth bias", params=drop("ff/depth/bias")),
         Mutation("no modulation of the head", params=drop("^modulation")),

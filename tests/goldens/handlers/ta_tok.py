@@ -113,6 +113,8 @@ MUTATIONS = {
         Mutation("the last layer", config=lambda c: dataclasses.replace(c, select_layer=-1)),
         Mutation("no bias in the codes", params=drop("codebook/bias")),
         Mutation("no tanh", patch=(ta_tok.jnp, "tanh", lambda x: x)),
-        Mutation("eps x 10", config=lambda c: dataclasses.replace(c, decoder=dataclasses.replace(c.decoder, eps=1e-5))),
+        Mutation(
+            "eps of 1e-3", config=lambda c: dataclasses.replace(c, decoder=dataclasses.replace(c.decoder, eps=1e-3))
+        ),
     )
 }
