@@ -61,7 +61,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.system, config.stage = "uniwetok", "lm"
     config.model = _model(flags, tiny, parallel, options["weights"])
-    config.stage_options = dict(row_length=512 if tiny else 16384, images=2 if tiny else 64, perturb=0.1)
+    side = config.model.image_size // parts.factor(config.model.vae)
+    # Pictures of the default size, of which 16,384 positions hold so many.
+    config.stage_options = dict(row_length=512 if tiny else 16384, images=2 if tiny else 16384 // side**2, perturb=0.1)
     config.stage_options.update(dict(loss_positions=64, visual_positions=64) if tiny else LEARNT[task])
     config.data = dict(train=_mixture(task, options["data"], tiny), batch_size=128, workers=0 if tiny else 8)
     config.data.codes = not tiny
@@ -71,7 +73,6 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.compute_dtype = "float32" if tiny else "bfloat16"
     _start(config, task, parts.published_vae(flags, options["weights"]), options["weights"], tiny)
-    side = config.model.image_size // parts.factor(config.model.vae)
     config.inference = dict(
         read=dict(text=dict(temperature=0.0), max_steps=512),
         draw=dict(guidance=7.5, grid=(side, side), noise_steps=50, max_steps=side * side // parallel + 2),
@@ -93,7 +94,7 @@ def _model(flags: frozenset, tiny: bool, parallel: int, weights: str) -> dict:
     ids = 151669 + 4096 // factor + parallel - 1
     shared = dict(vocab_size=ids, kv_heads=8, head_dim=128, remat=True, dtype="bfloat16")
     lm = {**QWEN3["14b" if "bitdance" in flags else "8b"], **shared}
-    flow = dict(width=lm["width"], depth=6, modulations=2, head_dim=128, dtype="bfloat16")
+    flow = dict(width=lm["width"], depth=6, modulations=2, head_dim=128, remat=True, dtype="bfloat16")
     sizes = LARGE if "large" in flags else SMALL
     unit = factor * round(parallel**0.5)
     sizes = tuple(size for size in sizes if not any(side % unit for side in size))

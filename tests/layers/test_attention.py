@@ -151,6 +151,22 @@ def test_blockwise_never_holds_the_score_matrix():
     assert largest(4096) == 2 * largest(2048) == 2 * 2 * 64 * 2048
 
 
+def test_blockwise_keeps_no_masks_for_layers_that_are_computed_anew():
+    """The mask is the same in all layers; differentiating their scan must not take it out and keep it, block by block."""
+
+    def largest(length):
+        segments, q = jnp.ones((1, length), jnp.int32), jax.ShapeDtypeStruct((1, length, 2, 64), jnp.float32)
+
+        @jax.checkpoint
+        def layer(x, weight):
+            return x + blockwise_attention(weight * x, x, x, self_mask(segments), 1.0, block=128), None
+
+        loss = lambda q, weights: jax.lax.scan(layer, q, weights)[0].sum()  # noqa: E731
+        return max(sizes(jax.make_jaxpr(jax.grad(loss))(q, jnp.ones(3)).jaxpr))
+
+    assert largest(4096) == 2 * largest(2048)
+
+
 def sizes(jaxpr):
     """Sizes of all arrays in a program."""
     for equation in jaxpr.eqns:

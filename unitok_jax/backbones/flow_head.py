@@ -5,6 +5,7 @@ several tokens together, which attend to one another and share a time.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,13 +19,15 @@ from unitok_jax.layers.attention import attention
 from unitok_jax.layers.masks import FULL
 from unitok_jax.layers.mlp import MLP, GatedMLP
 from unitok_jax.layers.norms import LayerNorm, standardise
-from unitok_jax.parallel.mesh import pin_rows
+from unitok_jax.parallel.mesh import POSITION_AXES, pin_rows
 from unitok_jax.sampling import x_prediction
 from unitok_jax.settings import near
 
 KINDS = ("mlp", "transformer")
 FREQUENCIES = 128
 EPSILON = 1e-6
+
+pin = partial(pin_rows, over=POSITION_AXES)  # rows here are positions of a model's rows, or blocks of them
 
 SHARDING = (
     (r"(\btime/fc1|\btime/fc2|\bcondition|\binput|\boutput|_modulate)/kernel$", (None, "fsdp")),
@@ -54,6 +57,7 @@ class FlowHeadConfig:
         squash: the prediction goes through ``2 sigmoid - 1`` (the LM's heads).
         time_schedule, time_mean, time_deviation, time_shift: see `sampling.x_prediction.times`.
         repeat: how many noises every target is trained with at once.
+        remat: recompute a block's inside in the backward pass instead of keeping it.
         dtype: what is computed in.
     """
 
@@ -69,6 +73,7 @@ class FlowHeadConfig:
     time_deviation: float = 0.8
     time_shift: float = 1.0
     repeat: int = 1
+    remat: bool = False
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -121,7 +126,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, modulation: Array) -> tuple[Array, None]:
-        c, x = self.config, pin_rows(x)
+        c, x = self.config, pin(x)
         if c.gated or c.kind == "mlp":
             mlp = GatedMLP(c.hidden, use_bias=True, dtype=c.dtype, name="mlp")
         else:
@@ -144,9 +149,10 @@ class _Blocks(nn.Module):
     @nn.compact
     def __call__(self, x: Array, modulations: list[Array]) -> Array:
         run = self.config.depth // len(modulations)
+        block = nn.remat(_Block, prevent_cse=False) if self.config.remat else _Block
         for number, modulation in enumerate(modulations):
             span = nn.scan(
-                _Block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=run
+                block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=run
             )
             x, _ = span(self.config, name=f"span_{number * run}_{(number + 1) * run}")(x, modulation)
         return x
@@ -178,16 +184,17 @@ class FlowHead(nn.Module):
             The tokens predicted, float32.
         """
         c = self.config
-        time = MLP(c.width, "silu", out=c.width, dtype=c.dtype, name="time")(time_features(t).astype(c.dtype))
-        time = time.reshape(len(t), *[1] * (z.ndim - 2), -1)
-        y = nn.silu(time + nn.Dense(c.width, dtype=c.dtype, name="condition")(condition.astype(c.dtype)))
+        z, condition = pin(z.astype(c.dtype)), pin(condition.astype(c.dtype))
+        time = MLP(c.width, "silu", out=c.width, dtype=c.dtype, name="time")(pin(time_features(t).astype(c.dtype)))
+        time = pin(time).reshape(len(t), *[1] * (z.ndim - 2), -1)
+        y = pin(nn.silu(time + nn.Dense(c.width, dtype=c.dtype, name="condition")(condition)))
         zeros: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "dtype": c.dtype}
         parts = 3 if c.kind == "mlp" else 6
         modulate = [
-            nn.Dense(parts * c.width, name=f"modulation_{number}_modulate", **zeros)(y)
+            pin(nn.Dense(parts * c.width, name=f"modulation_{number}_modulate", **zeros)(y))
             for number in range(c.modulations)
         ]
-        x = nn.Dense(c.width, dtype=c.dtype, name="input")(z.astype(c.dtype))
+        x = nn.Dense(c.width, dtype=c.dtype, name="input")(z)
         x = _Blocks(c, name="blocks")(x, modulate)
         scale, shift = jnp.split(nn.Dense(2 * c.width, name="output_modulate", **zeros)(y), 2, -1)
         out = nn.Dense(self.channels, name="output", **zeros)(_modulated(standardise(x, EPSILON), scale, shift))

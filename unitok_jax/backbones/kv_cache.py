@@ -6,8 +6,8 @@ from flax import struct
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int
 
-from unitok_jax.layers.attention_context import dividing
 from unitok_jax.layers.masks import AttentionMask
+from unitok_jax.parallel.mesh import BATCH_AXES, dividing
 
 
 class KVCache(struct.PyTreeNode):
@@ -56,7 +56,7 @@ def _placed(memory: Float[jax.Array, "L R K T H"]) -> Float[jax.Array, "L R K T 
     """Lays rows over the axes of the batch and heads over `tensor`, as attention has them."""
     if jax.sharding.get_abstract_mesh().empty:
         return memory
-    rows, heads = dividing(("data", "fsdp"), (memory.shape[1],)), dividing(("tensor",), (memory.shape[2],))
+    rows, heads = dividing(BATCH_AXES, (memory.shape[1],)), dividing(("tensor",), (memory.shape[2],))
     return jax.lax.with_sharding_constraint(memory, P(None, rows, heads, None, None))
 
 

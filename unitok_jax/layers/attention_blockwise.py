@@ -116,6 +116,9 @@ def _attend(plan: Plan, q, k, v, mask: AttentionMask):
 def _forward(plan: Plan, q, k, v, mask: AttentionMask):
     """Output [B, K, G, S, H] in the inputs' dtype and the scores' logsumexp, float32 [B, K, G, S]."""
     size = plan.block
+    # What depends on the mask alone is the same in every layer: without the barrier, differentiating a scan over layers
+    # takes it out and keeps the mask of every pair of blocks, broadcast over heads.
+    q, mask = jax.lax.optimization_barrier((q, mask))
 
     def visit(carry, pair):
         i, j = pair

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from unitok_jax.layers.masks import AttentionMask, Keys, Queries
+from unitok_jax.parallel.mesh import BATCH_AXES, dividing
 
 Attend = Callable[[Queries, Keys, Keys, AttentionMask, float], Queries]
 
@@ -23,20 +24,9 @@ def context_shards(q_len: int, k_len: int, mask: AttentionMask) -> int:
     return shards if q_len == k_len and q_len % shards == 0 and mask.in_order else 1
 
 
-def dividing(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, ...]:
-    """The leading ones of the mesh axes `names` whose product divides all `sizes`; the others see copies."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kept, product = (), 1
-    for name in names:
-        product *= mesh.shape.get(name, 1)
-        if name in mesh.shape and all(size % product == 0 for size in sizes):
-            kept += (name,)
-    return kept
-
-
 def attend_over_context(run: Attend, q: Queries, k: Keys, v: Keys, mask: AttentionMask, scale: float) -> Queries:
     """Runs `run` on each device's rows, heads and queries, against the keys of the whole row."""
-    batch = dividing(("data", "fsdp"), (q.shape[0],))
+    batch = dividing(BATCH_AXES, (q.shape[0],))
     heads = dividing(("tensor",), (q.shape[2], k.shape[2]))
     mask = mask.replace(q_index=jnp.arange(q.shape[1], dtype=jnp.int32)[None])
 

@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unitok_jax.errors import UserError
-from unitok_jax.layers.attention_context import context_shards, dividing
+from unitok_jax.layers.attention_context import context_shards
 from unitok_jax.layers.masks import AttentionMask, Keys, Queries
+from unitok_jax.parallel.mesh import BATCH_AXES, dividing
 
 SPLASH_BLOCKS = (512, 256, 128)  # the largest that divides the length
 
@@ -98,7 +99,7 @@ def _over_mesh(causal: bool, interpret: bool, cut: int, q, k, v, segments):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return jax.vmap(_splash_kernel(q.shape[1], *lengths, causal, interpret))(q, k, v, segments)
-    batch = dividing(("data", "fsdp"), (q.shape[0],))
+    batch = dividing(BATCH_AXES, (q.shape[0],))
     heads = dividing(("tensor",), (q.shape[1], k.shape[1]))
     context = "context" if cut > 1 else None
     own = q.shape[1] // math.prod(mesh.shape[name] for name in heads)

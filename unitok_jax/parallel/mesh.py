@@ -16,6 +16,7 @@ from unitok_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "context")
 BATCH_AXES = ("data", "fsdp")  # what the rows of a batch are cut over
+POSITION_AXES = (*BATCH_AXES, "context")  # what positions are cut over that are rows of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +95,22 @@ def cut_positions(micro: Any, length: int, mesh: Mesh) -> Any:
     return jax.tree.map(cut, micro)
 
 
-def pin_rows(x: Shaped[Array, "rows *_"], whole: bool = False) -> Shaped[Array, "rows *_"]:
-    """Lays rows over `BATCH_AXES` of the mesh that is set, inside a jitted program; the other axes lie as they like or,
-    with `whole`, on every device that has the row.
+def dividing(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """The leading ones of the mesh axes `names` whose product divides all `sizes`; the others see copies."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kept, product = (), 1
+    for name in names:
+        product *= mesh.shape.get(name, 1)
+        if name in mesh.shape and all(size % product == 0 for size in sizes):
+            kept += (name,)
+    return kept
+
+
+def pin_rows(
+    x: Shaped[Array, "rows *_"], whole: bool = False, over: tuple[str, ...] = BATCH_AXES
+) -> Shaped[Array, "rows *_"]:
+    """Lays rows over the axes `over` of the mesh that is set, inside a jitted program; the other axes lie as they like
+    or, with `whole`, on every device that has the row.
 
     Where there is no mesh, or the rows do not go round it, they stay as they are. What a network hands from layer to
     layer is pinned: left alone, XLA keeps a kernel that is cut over `fsdp` where it lies and sums every row's products
@@ -106,7 +120,18 @@ def pin_rows(x: Shaped[Array, "rows *_"], whole: bool = False) -> Shaped[Array, 
     if mesh.empty or len(x) % batch_shards(mesh):
         return x
     rest = [None if whole else P.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, P(BATCH_AXES, *rest))
+    return jax.lax.with_sharding_constraint(x, P(dividing(over, (len(x),)), *rest))
+
+
+def pin_positions(fields: Any) -> Any:
+    """Lays [batch, n, ...] arrays over the mesh as rows are, their positions over `context`: else every device of that
+    axis would work on all of them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape.get("context", 1) == 1:
+        return fields
+    rows, positions = jax.tree.leaves(fields)[0].shape[:2]
+    place = P(dividing(BATCH_AXES, (rows,)), dividing(("context",), (positions,)))
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, place), fields)
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:

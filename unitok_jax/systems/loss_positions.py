@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from clu import metrics
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from unitok_jax.data.example import Task
-from unitok_jax.layers.attention_context import dividing
 from unitok_jax.losses.vocabulary import LossSums, sum_by_group, vocabulary_loss
-from unitok_jax.parallel.mesh import BATCH_AXES
+from unitok_jax.parallel.mesh import pin_positions
 from unitok_jax.systems.base import Aux, Batch, Params
 
 TASKS = {Task.TEXT: "text", Task.UNDERSTANDING: "understanding", Task.GENERATION: "generation"}
@@ -61,8 +59,8 @@ def score_words(system: Any, params: Params, hidden: Float[Array, "batch seq D"]
     weights = jnp.where(batch["targets"] < 0, 0, batch["loss_weights"])
     fields = hidden, batch["targets"], weights, batch["task"]
     if 0 < room < weights.shape[1]:
-        places = _over_context(find(weights != 0, room))
-        fields = _over_context(tuple(map(places.pick, fields)))
+        places = pin_positions(find(weights != 0, room))
+        fields = pin_positions(tuple(map(places.pick, fields)))
     hidden, targets, weights, task = fields
     scored = vocabulary_loss(hidden, system.head(params), targets, weights, system.config.lm.vocab_size)
     return sum_by_group(scored, weights, task, len(Task))
@@ -76,14 +74,3 @@ def by_task(sums: LossSums) -> Aux:
         aux[f"loss/{name}"] = metrics.Average(total=sums.nll[task], count=count)
         aux[f"accuracy/{name}"] = metrics.Average(total=sums.correct[task], count=count)
     return aux
-
-
-def _over_context(fields: Any) -> Any:
-    """Lays [batch, n, ...] arrays over the mesh as rows are, their positions over `context`: else every device of that
-    axis would run the head on all of them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape.get("context", 1) == 1:
-        return fields
-    rows, positions = jax.tree.leaves(fields)[0].shape[:2]
-    place = P(dividing(BATCH_AXES, (rows,)), dividing(("context",), (positions,)))
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, place), fields)

@@ -15,6 +15,7 @@ from unitok_jax.data.rows import Modality
 from unitok_jax.layers.applied import applied
 from unitok_jax.layers.grid import patch_raster_places, sincos
 from unitok_jax.layers.mlp import MLP
+from unitok_jax.parallel.mesh import pin_positions, pin_rows
 from unitok_jax.systems.base import Batch, Params
 from unitok_jax.systems.loss_positions import Places, draws, find
 from unitok_jax.systems.uniwetok.config import UniWeTokConfig
@@ -66,11 +67,14 @@ def place_tokens(
 ) -> Float[Array, "batch seq D"]:
     """Puts the pictures' tokens at the code positions of text embeddings."""
     count = signs.shape[2]
-    read = token_embeds(config, params, signs, jnp.arange(count), columns[..., None])
-    flat = read.reshape(len(read), -1, read.shape[-1]).astype(embeds.dtype)
     is_code = batch["modality"] == Modality.CODE
     slots = jnp.where(is_code, batch["slots"], 0)
-    return jnp.where(is_code[..., None], jnp.take_along_axis(flat, slots[..., None], axis=1), embeds)
+    # Signs are gathered, not embeddings: the pictures' room may be many times the row's.
+    bits = jnp.take_along_axis(signs.reshape(len(signs), -1, signs.shape[-1]), slots[..., None], axis=1)
+    wide = jnp.take_along_axis(columns, slots // count, axis=1)
+    bits, slots, wide = pin_positions((pin_rows(bits), slots, wide))
+    read = pin_rows(token_embeds(config, params, bits, slots % count, wide).astype(embeds.dtype))
+    return jnp.where(is_code[..., None], read, embeds)
 
 
 class Drawn(NamedTuple):
@@ -122,7 +126,7 @@ def conditions(
     n: int,
 ) -> Float[Array, "blocks P D"]:
     """What the head reads: hidden states of the drawing positions and where on the plane their tokens stand."""
-    gathered = Places(drawn.position, drawn.kept).pick(hidden).astype(jnp.float32)
+    gathered = pin_positions(Places(drawn.position, drawn.kept).pick(hidden).astype(jnp.float32))
     wide = jnp.take_along_axis(columns, drawn.token // n, axis=1)
     return (gathered + positions(config, drawn.token % n, wide)).reshape(-1, config.parallel_num, hidden.shape[-1])
 
