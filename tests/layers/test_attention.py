@@ -152,7 +152,7 @@ def test_blockwise_never_holds_the_score_matrix():
 
 
 def test_blockwise_keeps_no_masks_for_layers_that_are_computed_anew():
-    """The mask is the same in all layers; differentiating their scan must not take it out and keep it, block by block."""
+    """The mask is the same in all layers; differentiating their scan must not take it out and keep all its blocks."""
 
     def largest(length):
         segments, q = jnp.ones((1, length), jnp.int32), jax.ShapeDtypeStruct((1, length, 2, 64), jnp.float32)
