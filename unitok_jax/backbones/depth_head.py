@@ -258,7 +258,7 @@ class DepthHead(nn.Module):
         return jax.vmap(_logits, in_axes=(1, 0, 0), out_axes=1)(states, *self._by_depth())
 
     def score(
-        self, states: States, codes: Int[Array, "n depths"], weights: Float[Array, " n"], chunk: int = 4096
+        self, states: States, codes: Int[Array, "n depths"], weights: Float[Array, " n"], chunk: int | None = None
     ) -> VocabularyLoss:
         """What the classifiers say of the right codes; [D * n], depth by depth, never [n, D, K] at once."""
         ones = jnp.ones((len(states), 1), states.dtype)
