@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.bitdance import BitDance, BitDanceConfig, generator_cache, step_reading
+from unitok_jax.backbones.decoder_block import layers_apart, layers_stacked
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.layers.applied import applied
 from unitok_jax.sampling.draw import Keys
@@ -61,9 +62,10 @@ def generate(
     model, count = BitDance(config), grid[0] * grid[1] // config.parallel_num
     rows = jnp.concatenate([labels, jnp.full_like(labels, config.classes)]) if plan.guided else labels
     positions = applied(model, params, grid, method="head_positions")
+    params = layers_apart(params)
 
     def apply(method: str, *args: Any) -> Any:
-        return applied(model, params, *args, method=method)
+        return applied(model, layers_stacked(params), *args, method=method)
 
     def take(x: Array, cache: KVCache, step: Array, guidance: Any) -> tuple[Array, KVCache, dict[str, Array]]:
         """Reads x and draws the P tokens of a step, for all rows."""

@@ -1,14 +1,19 @@
 """One layer of a decoder, and a span of equal layers as one scan."""
 
+import re
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
 from unitok_jax.backbones.decoder_config import DecoderConfig
 from unitok_jax.backbones.kv_cache import write_layer
 from unitok_jax.layers.attention import attention
+from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import AttentionMask
 from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import HeadLayerNorm, RMSNorm
@@ -16,6 +21,9 @@ from unitok_jax.layers.rope import rotate
 from unitok_jax.parallel.mesh import pin_rows
 
 Memory = tuple[jax.Array, jax.Array]  # a span's cached keys and values, each [L, R, K, T, H]
+Params = dict[str, Any]
+
+STACKED = re.compile(r"(^|/)layers/span_\d+_\d+/")  # parameters of a `Stack`
 
 
 class Reading(struct.PyTreeNode):
@@ -109,16 +117,37 @@ class Stack(nn.Module):
         after, kept = {}, []
         for number, (first, end) in enumerate(self.config.spans):
             name = f"span_{first}_{end}"
+            whole = memories is not None and current_platform() == "cpu"  # see `layers_apart`
             scanned = nn.scan(
                 block,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, nn.broadcast),
                 length=end - first,
-                unroll=self.config.unroll,
+                unroll=end - first if whole else self.config.unroll,
             )(self.config, deterministic, name=name)
             carry = x, None if memories is None else memories[number]
             (x, memory), _ = scanned(carry, jnp.arange(end - first), reading)
             after[name] = x
             kept.append(memory)
         return after, None if memories is None else tuple(kept)
+
+
+def layers_apart(params: Params) -> Params:
+    """On a CPU, each layer of a `Stack` in an array of its own, for a loop of decode steps; elsewhere, `params`.
+
+    XLA copies a layer out of the stack whenever it multiplies with it, in a loop at every turn: it reads and writes
+    three times what the product reads. Inside the loop `layers_stacked` makes the stacks that the model knows, which
+    XLA, as the layers are not scanned there, takes for the arrays they were made of.
+    """
+    if current_platform() != "cpu":
+        return params
+    flat = flatten_dict(params, sep="/")
+    return unflatten_dict({path: list(x) if STACKED.search(path) else x for path, x in flat.items()}, sep="/")
+
+
+def layers_stacked(params: Params) -> Params:
+    """The inverse of `layers_apart`."""
+    return jax.tree.map(
+        lambda x: jnp.stack(x) if isinstance(x, list) else x, params, is_leaf=lambda x: isinstance(x, list)
+    )

@@ -17,6 +17,7 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Int, Shaped
 
+from unitok_jax.backbones.decoder_block import layers_apart, layers_stacked
 from unitok_jax.parallel.mesh import pin_rows
 from unitok_jax.sampling import guidance
 from unitok_jax.sampling.draw import Keys, step_keys
@@ -91,9 +92,10 @@ def decode_chunk(system: System, params: Params, decode: Decode, decoding: Decod
     `decode` is donated: use the one returned.
     """
     end = jnp.minimum(decode.step + steps, decoding.max_steps)
+    params = layers_apart(params)
     return jax.lax.while_loop(
         lambda d: (d.step < end) & ~d.done.all(),
-        functools.partial(_step, system, params, decoding),
+        lambda d: _step(system, layers_stacked(params), decoding, d),
         decode,
     )
 

@@ -5,7 +5,6 @@ no filter.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unitok_jax.backbones.ar_image import ARImage, ARImageConfig, new_cache
+from unitok_jax.backbones.decoder_block import layers_apart, layers_stacked
 from unitok_jax.layers.applied import applied
 from unitok_jax.sampling.draw import Keys, draw, step_keys
 from unitok_jax.sampling.settings import Sampling
@@ -49,7 +49,11 @@ def draw_codes(
     guided = drawing.guidance > 1
     if guided:
         condition = jnp.concatenate([condition, jnp.zeros_like(condition)])
-    apply = functools.partial(applied, model, params)
+    params = layers_apart(params)
+
+    def apply(*args: Any, method: str) -> Any:
+        return applied(model, layers_stacked(params), *args, method=method)
+
     cache = new_cache(config, len(condition), condition.shape[1] + config.tokens - 1)
     hidden, aux = apply(apply(condition, method="prefix"), cache, method="run")
 
