@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from unitok_jax.errors import UserError
+from unitok_jax.parallel.cpu_flags import set_cpu_flags
 from unitok_jax.settings import near
 
 
@@ -96,6 +97,7 @@ def started(options: Options) -> Iterator[None]:
         if not 1 <= options.cores <= len(free):
             raise UserError(f"--cores {options.cores}: this process may use {len(free)}")
         os.sched_setaffinity(0, sorted(free)[: options.cores])  # XLA takes as many threads as it may use cores
+    set_cpu_flags()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory of the same GPU
     jax.config.update("jax_platforms", "cpu" if options.device == "cpu" else "cuda,cpu")
     try:

@@ -58,7 +58,7 @@ def run(options: asked.Options) -> None:
     torch, sizes = asked.load_torch(options), options.pick(PRESETS)
     rows = []
     for family in options.extra.families:
-        made = pair(torch, family, sizes.dims, options, remat=sizes.remat, unroll=sizes.dims.layers)
+        made = pair(torch, family, sizes.dims, options, remat=sizes.remat, **_layout(sizes))
         tokens = _tokens(sizes, sizes.rows)
         ours, theirs = Ours(made, sizes), Theirs(torch, made, options)
         same(np.asarray(ours.step(tokens)), np.asarray(theirs.step(tokens)), options, "loss of the first step")
@@ -132,6 +132,11 @@ class Theirs:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return loss.item()
+
+
+def _layout(sizes: Sizes) -> dict[str, Any]:
+    """Layers apart, as torch has them: a CPU would copy them out of their stack and their gradients into it."""
+    return {"cuts": tuple(range(1, sizes.dims.layers))}
 
 
 def _stage(made: Pair, length: int) -> Stage:

@@ -1,5 +1,6 @@
 """One layer of a decoder, and a span of equal layers as one scan."""
 
+import functools
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from unitok_jax.backbones.kv_cache import write_layer
 from unitok_jax.layers.attention import attention
 from unitok_jax.layers.compiled_for import current_platform
 from unitok_jax.layers.masks import AttentionMask
+from unitok_jax.layers.matrices import product_of_matrices
 from unitok_jax.layers.mlp import GatedMLP
 from unitok_jax.layers.norms import HeadLayerNorm, RMSNorm
 from unitok_jax.layers.rope import rotate
@@ -41,6 +43,9 @@ class Reading(struct.PyTreeNode):
     index: Int[jax.Array, "B S"] | None = None
 
 
+_projection = functools.partial(nn.DenseGeneral, dot_general=product_of_matrices)
+
+
 class Attention(nn.Module):
     """Self-attention with grouped heads, optional q/k norms before the rotation, and an optional cache."""
 
@@ -60,12 +65,12 @@ class Attention(nn.Module):
             keys, values = (write_layer(m, new, layer, reading.index) for m, new in zip(memory, (k, v), strict=True))
             memory, k, v = (keys, values), *(m[layer].swapaxes(1, 2).astype(q.dtype) for m in (keys, values))
         read = attention(q, k, v, reading.mask)
-        out = nn.DenseGeneral(config.width, axis=(-2, -1), use_bias=False, dtype=config.dtype, name="out")(read)
+        out = _projection(config.width, axis=(-2, -1), use_bias=False, dtype=config.dtype, name="out")(read)
         return out, memory
 
     def _heads(self, heads: int, name: str) -> nn.Module:
         shape = (heads, self.config.head_dim)
-        return nn.DenseGeneral(shape, use_bias=self.config.qkv_bias, dtype=self.config.dtype, name=name)
+        return _projection(shape, use_bias=self.config.qkv_bias, dtype=self.config.dtype, name=name)
 
     def _norm(self, name: str) -> nn.Module:
         if self.config.qk_norm == "layernorm":

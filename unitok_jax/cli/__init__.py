@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unitok_jax.cli.arguments import parse
 from unitok_jax.errors import Preempted, UserError
+from unitok_jax.parallel.cpu_flags import set_cpu_flags
 
 # What a shell learns from the exit code; anything else is a fault of ours and keeps its traceback.
 DONE, FAILED, MISTAKEN, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the system refused (disk, permissions), 2 a mistake told in one line,
         75 saved and stopped because the machine is taken away (start it again), 130 interrupted.
     """
+    set_cpu_flags()
     try:
         command, args = parse(sys.argv[1:] if argv is None else argv)
         command(args)

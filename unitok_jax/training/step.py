@@ -167,7 +167,7 @@ def _move(optimizer: Optimizer, state: TrainState, sums: _Sums) -> tuple[TrainSt
         opt_state=opt_state | {name: moved},
     )
     grad_norm = optax.tree.norm(sums.grads)
-    scalars = {"loss": sums.loss, "grad_norm": grad_norm, "update_norm": optax.tree.norm(updates)}
+    scalars = {"loss": sums.loss, "grad_norm": grad_norm}
     aux = {f"{key}/{name}": metrics.Average.from_model_output(value) for key, value in scalars.items()}
     return new, _join(sums.aux, aux), jnp.isfinite(sums.loss) & jnp.isfinite(grad_norm)
 
