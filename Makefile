@@ -145,7 +145,7 @@ demo-uniwetok-short: setup
 claims: setup
 	$(bin)/python -m benchmarks.claims docs/claims.md $(CLAIMS)
 
-pytest = $(bin)/python -m pytest -n $(WORKERS) --durations=10
+pytest = $(bin)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 marked := slow or parity or several_processes or aot
 
 test: $(VENV)/.test
