@@ -10,6 +10,7 @@ TA-Tok and Qwen2.5-1.5B or -7B Instruct, whose tables are grown as they are read
 from ml_collections import ConfigDict
 
 from configs.tar import parts
+from unitok_jax.systems.tar.release import INFERENCE
 
 VARY = ("Generate an image similar to <|image|>.",)  # the released prompt
 
@@ -52,21 +53,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "lm"
     config.model = dict(lm=parts.lm(flags), ta_tok=parts.ta_tok(flags))
+    size = "7b" if "7b" in flags else "1.5b"
+    qwen = f"{options['weights']}/Qwen2.5-{size.upper()}-Instruct"
     if not tiny:
-        config.model.vocabulary = f"{options['weights']}/Qwen2.5-1.5B-Instruct/tokenizer.json"
+        config.model.vocabulary = f"{qwen}/tokenizer.json"
     config.stage_options = dict(row_length=192 if tiny else 2048, pack=True, images=2 if tiny else 8, labels="released")
     config.data = dict(train=_tiny() if tiny else _mixture(options["data"], demo))
     # Rows are packed: about four examples each, so that a batch has the paper's 1024 (the demo's 64).
     batch, steps = (16, 60_000) if demo else (256, 100_000_000 // 1024)
     config.optimizer = dict(lr=5e-5, betas=(0.9, 0.999), clip=1.0, schedule=dict(name="cosine", warmup=0.03 * steps))
-    size = "7b" if "7b" in flags else "1.5b"
-    qwen = f"{options['weights']}/Qwen2.5-{size.upper()}-Instruct"
     config.init_from = dict(lm=qwen, ta_tok=f"{options['weights']}/ta_tok.pth")
     config.start = dict(lm=dict(name="grown", rows=152_064 if size == "7b" else 151_936))
-    config.inference = dict(
-        read=dict(text=dict(temperature=0.7, top_k=20, top_p=0.8), max_steps=256),
-        draw=dict(text=dict(temperature=0.0), image=dict(top_k=1200, top_p=0.95), guidance=1.0, max_steps=731),
-        prompts=dict(generate="{caption}"),
-        batch_size=8,
-    )
+    config.inference = ConfigDict(INFERENCE)
+    config.inference.batch_size = 8
     return parts.finish(flags, config, batch, steps)

@@ -9,7 +9,9 @@ from PIL import Image
 from tiny_release import make_run
 
 from unitok_jax import cli
+from unitok_jax.backbones.ar_image import ARImageConfig
 from unitok_jax.systems.tar import release
+from unitok_jax.systems.tar.published_files import ar_arguments
 from unitok_jax.training.workdir import read_workdir, stored_leaves
 from unitok_jax.weights.containers import open_source
 from unitok_jax.weights.torch_files import TorchFile
@@ -64,6 +66,7 @@ def test_there_and_back_bit_by_bit(home, tmp_path):
     same(tmp_path / "back", home / "run")
     config = read_workdir(tmp_path / "back")
     assert config.stage == "lm" and config.stage_options == {"carry": ["ar"]} and not config.fresh
+    assert config.inference["draw"]["guidance"] == 1.0 and config.inference["prompts"] == {"generate": "{caption}"}
     for part, settings in json.loads(json.dumps(MODEL)).items():
         assert {**config.model[part], **settings} == config.model[part], part
     unitok("export", "--workdir", tmp_path / "back", "--out", tmp_path / "again")
@@ -85,6 +88,13 @@ def test_the_files_are_laid_out_as_tars_code_reads_them(home):
         t["content"]: t["id"] for t in json.loads((released / "lm" / "tokenizer.json").read_text())["added_tokens"]
     }
     assert added["<im_start>"] == first and added["<S2>"] == first + 4 and added["<I31>"] == 415
+
+
+def test_a_registered_size_is_not_told_twice(home):
+    """Tar's registry calls ``ModelArgs(n_layer=30, n_head=20, dim=1280, **args)`` by the name."""
+    known = ar_arguments(ARImageConfig(layers=30, heads=20, width=1280))
+    assert known["name"] == "llama-abs-LP" and not {"n_layer", "n_head", "dim"} & set(known["args"])
+    assert ar_arguments(ARImageConfig(layers=2, heads=2, width=8))["args"]["n_layer"] == 2
 
 
 def test_one_file_by_itself(home, tmp_path, capsys):
@@ -144,7 +154,7 @@ def test_the_command_line_draws_as_it_is_told(drawer, tmp_path):
     ("options", "message"),
     [
         (["--scale", "4"], "--scale 4: this model's pool scales are 1, 2, 3"),
-        (["--resolution", "512"], "no de-tokenizer 512; this model has ar at 8"),
+        (["--resolution", "512"], "no de-tokenizer at 512; this model has ar at 8"),
         (["--detokenizer", "sana"], "no de-tokenizer sana; this model has ar at 8"),
         (["--system", "unitoken"], "the workdir holds a tar"),
         (["--best-of", "0"], "best_of: expected 1 or more"),

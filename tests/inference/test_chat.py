@@ -37,6 +37,7 @@ def test_every_turn_is_asked_with_all_before_it_in_view():
     reply = chat.say("draw it", draw=True)
     assert reply.text == "here" and np.array_equal(reply.images, [DRAWN])
     chat.say(f"is {IMAGE} the same?", [PICTURE + 1])
+    assert chat.turns == 3
     (first, one), (second, two), (third, three) = asked
     assert [turn.text for turn in first.turns] == [IMAGE + "what is it?"]
     assert [turn.role for turn in second.turns] == ["user", "assistant", "user"]

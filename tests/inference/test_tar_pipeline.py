@@ -95,7 +95,9 @@ def test_scale_and_guidance_of_the_drawing_are_options():
     other = system().with_detokenizer("ar", 8, scale=2, guidance=7.0)
     assert (other.config.scale, other.grammar.scale, other.config.drawing.guidance) == (2, 2, 7.0)
     assert other.config.solving.guidance == 7.0 and system().config.scale == 1
-    assert system().with_detokenizer("sana", None).config.drawing == system().config.drawing
+    chosen = system().with_detokenizer("sana", None)
+    assert chosen.config.drawing == system().config.drawing
+    assert chosen.with_detokenizer(None, None, scale=2).config.detokenizer == "sana", "what was chosen stays"
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])

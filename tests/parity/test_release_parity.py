@@ -163,6 +163,7 @@ def test_verify_reads_with_torch_what_no_class_of_it_knows(home, tmp_path, capsy
     name = "quantize.embedding.weight"
     for changed, message in (
         ({name: arrays[name] + np.eye(*arrays[name].shape, dtype=np.float32)}, "vqgan, tensors differs by"),
+        ({name: arrays[name] * np.float32("nan")}, "vqgan, tensors differs by nan"),
         ({name: arrays[name].T}, f"{name} has the shape"),
         ({"surplus": arrays[name]}, "torch reads other tensors than we do, such as surplus"),
     ):

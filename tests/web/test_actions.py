@@ -99,6 +99,8 @@ def test_a_large_file_is_refused_unread(uploads):
 def test_a_conversation_has_an_end(actions, monkeypatch):
     monkeypatch.setattr(Chat, "say", lambda self, text, images=(), draw=False: Reply(f"{text} {len(images)}", []))
     talk = Chat.__new__(Chat)
-    assert actions.say(talk, 0, "hello", None, False).text == "hello 0"
+    monkeypatch.setattr(Chat, "turns", 0)
+    assert actions.say(talk, "hello", None, False).text == "hello 0"
+    monkeypatch.setattr(Chat, "turns", 2)
     with pytest.raises(UserError, match="2 turns, the most there may be"):
-        actions.say(talk, 2, "hello", None, False)
+        actions.say(talk, "hello", None, False)

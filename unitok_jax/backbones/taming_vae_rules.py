@@ -1,11 +1,14 @@
 """Weight rules of `taming_vae`: the names of Chameleon's VQGAN and of LlamaGen's VQ-VAE."""
 
+import numpy as np
+
 from unitok_jax.weights.rules import Rule, Table
 from unitok_jax.weights.transforms import CONV, POINTWISE, SAME, Transform
 
 NORM = (("weight", "scale", SAME), ("bias", "bias", SAME))
 KERNEL = (("weight", "kernel", CONV), ("bias", "bias", SAME))
 DENSE = (("weight", "kernel", POINTWISE), ("bias", "bias", SAME))
+USAGE = 65536  # entries of LlamaGen's statistics buffer, whatever the codebook's size
 Leaves = tuple[tuple[str, str, Transform], ...]
 
 
@@ -59,7 +62,8 @@ def llamagen_table(levels: int) -> Table:
         rules += _resnet(upstream + "res.{j}", ours + "block_{j}")
         rules += _attention(upstream + "attn.{j}", ours + "attn_{j}")
         rules += module_rules(upstream + "upsample.conv", ours + "upsample", KERNEL)
-    return Table(tuple(rules), {r"quantize\.codebook_used": "a buffer of usage statistics"})
+    usage = {"quantize.codebook_used": np.zeros(USAGE, np.float32)}  # a strict load of upstream's asks for it
+    return Table(tuple(rules), {r"quantize\.codebook_used": "a buffer of usage statistics"}, constants=usage)
 
 
 def _codes(key: str) -> list[Rule]:

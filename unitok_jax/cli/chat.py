@@ -27,16 +27,30 @@ def chat(args: argparse.Namespace) -> None:
     replies = 0
     with using(pipeline, config):
         for line in _lines(asks):
-            command, _, rest = line.partition(" ")
-            if command == "/image":
-                waiting += read_pictures(shlex.split(rest))
+            try:
+                command, _, rest = line.partition(" ")
+                if command == "/image":
+                    waiting += read_pictures(_words(rest))
+                    continue
+                if command.startswith("/") and command != "/draw":
+                    raise UserError(f"{command}: no such command of a chat; there are /image FILE... and /draw MESSAGE")
+                draw = command == "/draw"
+                reply = talk.say(rest if draw else line, waiting, draw=draw)
+            except UserError as error:
+                if not asks:
+                    raise
+                print(f"error: {error}", file=sys.stderr)  # a typo must not cost the conversation
                 continue
-            if command.startswith("/") and command != "/draw":
-                raise UserError(f"{command}: no such command of a chat; there are /image FILE... and /draw MESSAGE")
-            draw = command == "/draw"
-            reply = talk.say(rest if draw else line, waiting, draw=draw)
             waiting, replies = [], replies + 1
             _tell(reply.text, reply.images, args.out, replies)
+
+
+def _words(text: str) -> list[str]:
+    """File names as a shell reads them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"/image {text}: {error}; put the name in quotes") from None
 
 
 def _lines(asks: bool) -> Iterator[str]:

@@ -156,9 +156,10 @@ def tensors(path: Path) -> float:
         wanted = tensor.double().numpy()
         if ours.shape(name) != wanted.shape:
             raise UserError(f"{path}: {name} has the shape {wanted.shape} in torch and {ours.shape(name)} here")
-        worst = max(worst, float(np.abs(ours.read(name).astype(np.float64) - wanted).max(initial=0)))
-        largest = max(largest, float(np.abs(wanted).max(initial=0)))
-    return worst / largest if worst else 0.0
+        # `np.maximum` keeps a NaN, which Python's `max` may drop.
+        worst = np.maximum(worst, np.abs(ours.read(name).astype(np.float64) - wanted).max(initial=0))
+        largest = np.maximum(largest, np.abs(wanted).max(initial=0))
+    return float(worst / largest) if worst != 0 else 0.0
 
 
 def _read_by_torch(path: Path) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Chat:
         self._turns: list[Turn] = []
         self._images: list[np.ndarray] = []
 
+    @property
+    def turns(self) -> int:
+        """Messages that were answered."""
+        return len(self._turns) // 2
+
     def say(self, text: str, images: Images = (), *, draw: bool = False) -> Reply:
         """Says something and waits for the answer.
 

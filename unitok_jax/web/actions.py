@@ -77,10 +77,10 @@ class Actions:
             codes = coded.reshape(*(tokens.grid or coded.shape[2:3]), *coded.shape[3:])
             return image, self.pipeline.decode(codes[None])[0], _lines(codes)
 
-    def say(self, talk: Chat, turns: int, message: str, upload: str | None, draw: bool) -> Reply:
-        """The answer to a message of a conversation that has had so many turns."""
-        if turns >= self.limits.turns:
-            raise UserError(f"the conversation has {turns} turns, the most there may be; begin a new one")
+    def say(self, talk: Chat, message: str, upload: str | None, draw: bool) -> Reply:
+        """The answer to a message of a conversation."""
+        if talk.turns >= self.limits.turns:
+            raise UserError(f"the conversation has {talk.turns} turns, the most there may be; begin a new one")
         images = [] if upload is None else [self.read(upload)]
         with using(self.pipeline, self.config):
             return talk.say(self._text(message, "message"), images, draw=draw)

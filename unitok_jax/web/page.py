@@ -18,18 +18,21 @@ from unitok_jax.web.actions import Actions, Limits
 
 FONTS = ["system-ui", "sans-serif"]  # of the machine: the page fetches nothing from elsewhere
 BUTTONS = ["download", "fullscreen"]  # not the one that shares a picture on a public site
+ONE = {"concurrency_id": "model", "concurrency_limit": 1}  # all buttons together: they share one model's memory
 SHOWN = 256  # pixels a side that small pictures are enlarged to
 
 
-def serve(workdir: str, host: str, port: int, queue: int) -> None:
+def serve(workdir: str, host: str, port: int, queue: int, mesh: str | None) -> None:
     """Opens the page, prints its address, and waits until it is interrupted; see `opened`."""
-    with opened(workdir, host, port, queue) as page:
+    with opened(workdir, host, port, queue, mesh=mesh) as page:
         print(f"http://{host}:{port}", flush=True)
         page.block_thread()
 
 
 @contextlib.contextmanager
-def opened(workdir: str, host: str, port: int, queue: int, limits: Limits | None = None) -> Generator[Any]:
+def opened(
+    workdir: str, host: str, port: int, queue: int, limits: Limits | None = None, mesh: str | None = None
+) -> Generator[Any]:
     """The page of a workdir's model, listening; its uploads go away with it.
 
     Args:
@@ -37,15 +40,16 @@ def opened(workdir: str, host: str, port: int, queue: int, limits: Limits | None
         host, port: where it listens; only this machine reaches 127.0.0.1.
         queue: visitors that may wait; one is served at a time.
         limits: what they may ask for.
+        mesh: see `load_run`.
 
     Raises:
         UserError: without gradio or a model, or if the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="unitok-web-") as folder:
         gradio = _gradio(folder)
-        pipeline, config = load_run(workdir)
+        pipeline, config = load_run(workdir, mesh)
         actions = Actions(pipeline, config, Path(folder), limits)
-        page = build(gradio, actions).queue(max_size=queue, default_concurrency_limit=1)
+        page = build(gradio, actions).queue(max_size=queue)
         theme = gradio.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
         largest = f"{actions.limits.megabytes}mb"
         where = {"server_name": host, "server_port": port, "share": False, "max_file_size": largest}
@@ -86,7 +90,7 @@ def _draw(gradio: Any, actions: Actions) -> None:
     button = gradio.Button("Draw", variant="primary", elem_id="draw-button")
     drawn = gradio.Image(label="Drawing", format="png", buttons=BUTTONS, interactive=False, elem_id="drawn")
     work = _told(gradio, lambda *given: _frames(actions.draw(*given)))
-    button.click(work, [prompt, *how], drawn, show_progress="minimal")
+    button.click(work, [prompt, *how], drawn, show_progress="minimal", **ONE)
 
 
 def _edit(gradio: Any, actions: Actions) -> None:
@@ -100,7 +104,7 @@ def _edit(gradio: Any, actions: Actions) -> None:
         actions.read(upload)  # an edit without a picture would be a drawing
         yield from _frames(actions.draw(*given, upload))
 
-    button.click(_told(gradio, work), [upload, prompt, *how], drawn, show_progress="minimal")
+    button.click(_told(gradio, work), [upload, prompt, *how], drawn, show_progress="minimal", **ONE)
 
 
 def _chat(gradio: Any, actions: Actions) -> None:
@@ -110,16 +114,18 @@ def _chat(gradio: Any, actions: Actions) -> None:
     draw = gradio.Checkbox(label="Answer with a picture")
     drawn = gradio.Gallery(label="Pictures of the answer", format="png", buttons=BUTTONS, interactive=False)
     button, again = gradio.Button("Send", variant="primary"), gradio.Button("Begin anew")
+    everything = [talk, shown, message, upload, drawn]
 
     def say(talk: Chat | None, shown: list, message: str, upload: str | None, draw: bool) -> Iterator[tuple]:
         talk = talk or Chat(actions.pipeline)
-        reply = actions.say(talk, len(shown) // 2, message, upload, draw)
+        reply = actions.say(talk, message, upload, draw)
         answer = reply.text or f"({len(reply.images)} picture{'s' * (len(reply.images) != 1)})"
         shown = [*shown, {"role": "user", "content": message}, {"role": "assistant", "content": answer}]
         yield talk, shown, "", None, [_large(image) for image in reply.images]
 
-    button.click(_told(gradio, say), [talk, shown, message, upload, draw], [talk, shown, message, upload, drawn])
-    again.click(lambda: (None, [], "", None, []), None, [talk, shown, message, upload, drawn])
+    button.click(_told(gradio, say), [talk, shown, message, upload, draw], everything, **ONE)
+    for emptied in (again.click, shown.clear):
+        emptied(lambda: (None, [], "", None, []), None, everything)
 
 
 def _codes(gradio: Any, actions: Actions) -> None:
@@ -135,7 +141,7 @@ def _codes(gradio: Any, actions: Actions) -> None:
         image, again, told = actions.compare(upload)
         yield _large(image), _large(again), told
 
-    button.click(_told(gradio, work), upload, [original, back, codes])
+    button.click(_told(gradio, work), upload, [original, back, codes], **ONE)
 
 
 def _how(gradio: Any, actions: Actions) -> list[Any]:

@@ -110,13 +110,14 @@ class TarConfig:
             raise UserError(f"--scale {scale}: this model's pool scales are {', '.join(map(str, self.scales))}")
         fitting = [n for n, side in self.sides.items() if name in (None, n) and resolution in (None, side)]
         if not fitting:
-            wanted = " at ".join(str(x) for x in (name, resolution) if x is not None)
+            wanted = "".join(f" {word}" for word in (name, resolution and f"at {resolution}") if word)
             has = ", ".join(f"{n} at {side}" for n, side in self.sides.items()) or "none"
-            raise UserError(f"no de-tokenizer {wanted}; this model has {has}")
+            raise UserError(f"no de-tokenizer{wanted}; this model has {has}")
         drawing, solving = self.drawing, self.solving
         if guidance is not None:
             drawing, solving = (dataclasses.replace(one, guidance=guidance) for one in (drawing, solving))
-        chosen = {"detokenizer": fitting[0], "drawing": drawing, "solving": solving}
+        drawn_by = self.detokenizer if self.detokenizer in fitting else fitting[0]
+        chosen = {"detokenizer": drawn_by, "drawing": drawing, "solving": solving}
         return dataclasses.replace(self, scale=scale or self.scale, **chosen)
 
 

@@ -33,10 +33,10 @@ def layouts(system: Any, parts: Sequence[str], form: str) -> list[Layout]:
         beside = {"args": _ta_tok_arguments(config.ta_tok)}
         loads = "Tar's `TextAlignedTokenizer.from_checkpoint`"
         made.append(Layout("ta_tok", file="ta_tok.pth", entry="model.sd", beside=beside, loads=loads))
-    if "ar" in parts and form == "upstream":
+    if "ar" in parts and form == "upstream" and config.ar is not None:
         name = f"ar_dtok_{config.ar_side}px.pth"
         made.append(
-            Layout("ar", file=name, entry="model.sd", beside=_ar_arguments(config.ar), loads="Tar's `MMAutoEncoder`")
+            Layout("ar", file=name, entry="model.sd", beside=ar_arguments(config.ar), loads="Tar's `MMAutoEncoder`")
         )
     if "vq" in parts and form == "upstream":
         made.append(Layout("vq", file="vq_ds16_t2i.pt", entry="model", loads="LlamaGen's VQ-VAE"))
@@ -103,13 +103,20 @@ def _ta_tok_arguments(config: TATokConfig) -> dict[str, Any]:
     }
 
 
-def _ar_arguments(config: ARImageConfig | None) -> dict[str, Any]:
-    assert config is not None
+def ar_arguments(config: ARImageConfig) -> dict[str, Any]:
+    """What ``ar_dtok_*.pth`` says of its model: a registered name and the settings that Tar's function of it takes."""
     sizes = {size: name for name, size in SIZES.items()}
     name = sizes.get((config.layers, config.heads, config.width))
+    # Tar's registered functions give a size's own numbers themselves and take no second ones.
+    own = {} if name else {"dim": config.width, "n_layer": config.layers, "n_head": config.heads}
     arguments = {
-        **{"dim": config.width, "n_layer": config.layers, "n_head": config.heads, "n_kv_head": config.kv_heads},
-        **{"multiple_of": config.multiple_of, "vocab_size": config.codes, "cond_dim": config.condition},
+        **own,
+        **{
+            "n_kv_head": config.kv_heads,
+            "multiple_of": config.multiple_of,
+            "vocab_size": config.codes,
+            "cond_dim": config.condition,
+        },
         **{"cls_token_num": config.condition_tokens, "max_seq_len": config.tokens, "model_type": "clip_cond"},
         **{"norm_eps": config.norm_eps, "use_fixed_pe": config.fixed_positions},
     }

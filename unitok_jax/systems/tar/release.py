@@ -1,6 +1,7 @@
 """Tar's published checkpoints: what each is told by, the config they need together, and the files they are written
 as."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,17 @@ RELEASED: Mapping[str, Mapping[str, Any]] = {  # of a part that no checkpoint te
     **{"ar": {}, "sana": {}, "vae": {}},
 }
 VOCABULARIES = ("tokenizer.json",)
+# How the released scripts read and draw: Qwen2.5's own sampling for words, no guidance for codes, the caption alone.
+INFERENCE: Mapping[str, Any] = {
+    "read": {"text": {"temperature": 0.7, "top_k": 20, "top_p": 0.8}, "max_steps": 256},
+    "draw": {
+        "text": {"temperature": 0.0},
+        "image": {"top_k": 1200, "top_p": 0.95},
+        "guidance": 1.0,
+        "max_steps": 731,
+    },
+    "prompts": {"generate": "{caption}"},
+}
 
 
 def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -57,7 +69,8 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
             f"{kinds['lm'].where}: no tokenizer.json beside it; give --vocabulary, the tokenizer that belongs to it"
         )
     stage, options = _stage(kinds, parts)
-    return {"system": "tar", "stage": stage, "stage_options": options, "model": parts}, notes
+    config = {"system": "tar", "stage": stage, "stage_options": options, "model": parts}
+    return {**config, "inference": copy.deepcopy(INFERENCE)} if "lm" in kinds else config, notes
 
 
 def kind_of(found: Found) -> str:
