@@ -104,6 +104,12 @@ def test_every_command_shows_examples_that_parse(name, capsys):
         (["caption", "--workdir", "gone", "gone.png"], "image missing: gone.png"),
         (["evaluate", "--workdir", "gone", "--suite", "digit"], "no suite 'digit'. Did you mean digits?"),
         (
+            ["evaluate", "--workdir", "gone", "--suite", "pope"],
+            "pip install 'unitok-jax[lmms]', then python -m lmms_eval",
+        ),
+        (["evaluate", "--workdir", "gone", "--limit", "-3"], "-3: expected a whole number from 1"),
+        (["generate", "--workdir", "gone", "p", "--seed", "5000000000"], "--seed: 5000000000: expected a whole number"),
+        (
             ["tokenize", "--workdir", "w", "--out", "o", "--source", "digits", "--mesh", "tensr=2"],
             "Did you mean tensor?",
         ),

@@ -466,6 +466,16 @@ def test_a_revision_is_that_of_the_hub_ids_without_one(tmp_path, monkeypatch, ho
     refused(capsys, tmp_path, named, "--revision v2: belongs to a hub id that names none")
 
 
+def test_inspect_and_verify_read_the_hub(tmp_path, monkeypatch, home, capsys):
+    Hub(monkeypatch, home / "released")
+    code, out, _ = run(capsys, "inspect", "owner/name")
+    assert code == 0 and "model.embed_tokens.weight" in out
+    (tmp_path / "bare").mkdir()
+    Hub(monkeypatch, tmp_path / "bare")
+    code, _, err = run(capsys, "verify", "owner/name")
+    assert code == 2 and f"{tmp_path / 'bare'}: no unitok.json in it" in err
+
+
 def test_what_the_hub_has_not_is_told(tmp_path, monkeypatch):
     Hub(monkeypatch, tmp_path)
     for place, message in (

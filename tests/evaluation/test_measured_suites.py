@@ -185,6 +185,18 @@ def test_pictures_are_found_by_their_captions(labelled, tmp_path):
     assert figures["text_to_image_r1"] == pytest.approx(0.8) and figures["image_to_text_r1"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("n01440764", "expected a whole number"), (None, "1 pictures have no label, such as number 0")],
+)
+def test_a_label_that_is_none_is_told(labelled, tmp_path, label, message):
+    rows = [{"image": f"c{n}/x.png", "caption": f"is {n}", "label": n or label} for n in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl"), "images": labelled["path"]}
+    with pytest.raises(UserError, match=message):
+        measure("zeroshot", Towers(), tmp_path / "out", source=source, classes=str(tmp_path / "names.json"))
+
+
 def test_what_a_suite_cannot_do_is_one_line(labelled, tmp_path):
     for options, message in (
         ({}, "--source: missing"),

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import keyword
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -82,13 +83,14 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         "--suite",
         default="digits",
         help="what to measure: digits, digit_scenes, reconstruction, zeroshot; or whose prompts to draw for its own "
-        "scorer: geneval, dpg, t2i-compbench (default: %(default)s)",
+        "scorer: geneval, dpg, t2i-compbench (default: %(default)s). POPE, MME, SEED, GQA, MMMU and others are asked "
+        "and scored by lmms-eval, see docs/evaluation.md",
     )
     parser.add_argument(
         "--source", nargs="+", metavar=("KIND", "KEY=VALUE"), help="pictures of reconstruction and zeroshot"
     )
-    parser.add_argument("--limit", type=int, help="so many of them, drawn by --seed (default: all)")
-    parser.add_argument("--seed", type=int, help="of what is drawn (default: 0)")
+    parser.add_argument("--limit", type=_count, help="so many of them, drawn by --seed (default: all)")
+    parser.add_argument("--seed", type=_seed, help="of what is drawn (default: 0)")
     parser.add_argument("--classes", metavar="FILE", help="zeroshot: JSON of class names and templates")
     parser.add_argument(
         "--lpips", nargs="+", metavar="FILE", help="reconstruction: LPIPS's VGG-16 and heads, in one file or two"
@@ -99,7 +101,9 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="of a benchmark: evaluation_metadata.jsonl, a folder of .txt files, a .txt file",
     )
-    parser.add_argument("--samples", type=int, help="pictures of each prompt of a benchmark (default: the benchmark's)")
+    parser.add_argument(
+        "--samples", type=_count, help="pictures of each prompt of a benchmark (default: the benchmark's)"
+    )
     parser.add_argument("--guidance", type=float, help="guidance scale of a benchmark (default: the recipe's)")
     parser.add_argument("--out", metavar="DIR", help="folder for figures, pictures and report (default: WORKDIR/SUITE)")
     parser.add_argument(
@@ -121,7 +125,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next take the next numbers")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the first picture; the next take the next numbers")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the recipe's)")
     parser.add_argument("--temperature", type=float, help="of the picture's codes (default: the recipe's)")
     parser.add_argument("--system", help="refuse a workdir of another system")
@@ -148,7 +152,7 @@ def _generate(parser: argparse.ArgumentParser) -> None:
 def _chat(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures that the first message is about")
-    parser.add_argument("--seed", type=int, default=0, help="of the first answer; the next take the next numbers")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the first answer; the next take the next numbers")
     parser.add_argument("--guidance", type=float, help="guidance scale of pictures (default: the recipe's)")
     _out(parser, "chat")
 
@@ -232,15 +236,29 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("export", metavar="EXPORT", help="a folder that `unitok export` made")
+    parser.add_argument("export", metavar="EXPORT", help="a folder that `unitok export` made, or its hub id")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest share allowed (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the random inputs (default: %(default)s)")
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path", metavar="PATH", help="a workdir, a recipe FILE.py[:ARG], or a checkpoint file or folder"
+        "path", metavar="PATH", help="a workdir, a recipe FILE.py[:ARG], a checkpoint file or folder, or a hub id"
     )
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 2**31 - 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**31 - 1)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not re.fullmatch(r"-?\d+", text) or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from {least} to {most}")
+    return int(text)
 
 
 COMMANDS = {

@@ -10,6 +10,7 @@ from unitok_jax.conversion.exporting import export_checkpoint
 from unitok_jax.conversion.importing import import_checkpoints
 from unitok_jax.conversion.verifying import verify_export
 from unitok_jax.errors import UserError
+from unitok_jax.weights.hub import is_hub_id, locate
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -62,12 +63,17 @@ def verify(args: argparse.Namespace) -> None:
         UserError: if one is larger than the tolerance.
     """
     worst, most = "", -1.0
-    for each in verify_export(Path(args.export), args.seed):
+    for each in verify_export(_found(args.export), args.seed):
         print(f"{each.artefact}\t{each.kind}\t{each.what}\t{each.difference:.2e}", flush=True)
         if not each.difference <= most:  # NaN counts as the worst
             worst, most = f"{each.artefact}, {each.what}", each.difference
     if not most <= args.tolerance:
         raise UserError(f"{args.export}: {worst} differs by {most:.2e}, more than --tolerance {args.tolerance:g}")
+
+
+def _found(place: str) -> Path:
+    """A folder, fetched where it is a hub id."""
+    return locate(place).path if is_hub_id(place) else Path(place)
 
 
 def _size(text: str) -> int:

@@ -24,22 +24,24 @@ from unitok_jax.training.workdir import (
     workdir_of,
 )
 from unitok_jax.weights.containers import open_source
+from unitok_jax.weights.hub import is_hub_id, locate
 
 
 def inspect(args: argparse.Namespace) -> None:
     """Prints what a recipe, a workdir or a checkpoint holds."""
-    path = epath.Path(args.path)
     if args.path.partition(":")[0].endswith(".py"):
         config = load_config(args.path)
         _trained(read_config(config)[0], f"config {config_hash(config)}")
-    elif (path / "checkpoints").exists():
+        return
+    path = epath.Path(locate(args.path).path if is_hub_id(args.path) else args.path)
+    if (path / "checkpoints").exists():
         _trained(read_workdir(path), f"last step {find_step(path).name}, config {workdir_hash(path)}", path)
     elif (path / "params").exists() and (path / "config.json").exists():
         _imported(path)
     elif (path / "params").exists() and (path / STEP_CONFIG).exists():
         _trained(read_workdir(path), f"one step of a run, config {workdir_hash(path)}", workdir_of(path))
     else:
-        source = open_source(args.path)
+        source = open_source(str(path))
         _table({key: jax.ShapeDtypeStruct(source.shape(key), source.dtype(key)) for key in source.keys()})  # noqa: SIM118
 
 

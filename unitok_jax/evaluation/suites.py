@@ -28,6 +28,8 @@ SUITES: Mapping[str, Suite] = {
     "zeroshot": zero_shot_suite.evaluate,
     **benchmarks.SUITES,
 }
+ANSWERED = ("pope", "mme", "seed", "seedbench", "gqa", "mmmu", "mmbench", "mmvet", "textvqa", "vqav2")
+"""Suites of understanding that lmms-eval has; `unitok_jax` answers there."""
 REPORTS: Mapping[str, Report] = {"digits": report.write_report, "digit_scenes": scene_report.write_report}
 """Writes a page from the files that a suite left: (its folder, metrics by stage, commands) -> the page."""
 
@@ -38,6 +40,11 @@ def suite(name: str) -> Suite:
     Raises:
         UserError: for an unknown name.
     """
+    if name.lower().split("_")[0] in ANSWERED:
+        raise UserError(
+            f"--suite {name}: lmms-eval asks and scores it: pip install 'unitok-jax[lmms]', then python -m lmms_eval "
+            "--model unitok_jax --model_args workdir=WORKDIR --tasks ... (docs/evaluation.md)"
+        )
     if name not in SUITES:
         raise UserError(f"--suite: no suite {name!r}.{near(name, SUITES)}")
     return SUITES[name]

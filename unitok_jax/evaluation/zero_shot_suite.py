@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from unitok_jax.data import fields
+from unitok_jax.data.example import BadExample
 from unitok_jax.errors import UserError
 from unitok_jax.evaluation import measured, zero_shot
 from unitok_jax.inference import decode as loop
@@ -57,7 +59,10 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
     work = functools.partial(_features, pipeline, source, pooled)
     found = measured.in_parts(out, told, indices, pipeline.settings.batch_size, work)
     figures: dict[str, float] = {"pictures": len(found["images"])}
-    if classes and (found["labels"] >= 0).all():
+    if classes:
+        bare = found["indices"][found["labels"] < 0]
+        if len(bare):
+            raise UserError(f"--classes: {len(bare)} pictures have no label, such as number {bare[0]} of --source")
         figures |= _classified(pipeline, found, *classes)
     captions = _captions(source, found["indices"])
     if captions:
@@ -82,10 +87,18 @@ def _features(pipeline: Any, source: Any, pooled: Callable[[Any, Any], Any], ind
         features = loop.to_host(pooled(pipeline.params, to_float(pipeline.place(jnp.asarray(filled)))))
     return {
         "images": np.asarray(features, np.float32)[: len(seen)],
-        "labels": np.array([int(record.get("label", -1)) for record in records]),
+        "labels": np.array([_label(record) for record in records]),
         "indices": np.array(places),
         "size": np.array([seen.shape[1:3]] * len(seen)),
     }
+
+
+def _label(record: Any) -> int:
+    try:
+        found = fields.label(record)
+    except BadExample as error:
+        raise UserError(f"--source: {error}") from None
+    return -1 if found is None else found
 
 
 def _classified(pipeline: Any, found: measured.Arrays, names: list[str], templates: list[str]) -> dict[str, float]:
