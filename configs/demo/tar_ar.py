@@ -9,7 +9,7 @@ from configs.demo import tar
 
 
 def get_config() -> ConfigDict:
-    config = tar.stage("ar", batch=32, steps=500, lr=2e-3)
+    config = tar.stage("ar", batch=64, steps=1500, lr=2e-3)
     config.model = tar.model("ar")
     config.stage_options = dict(scales=(1, 2), scale_weights=(2.0, 1.0), condition_dropout=0.1)
     config.init_from = dict(ta_tok="runs/demo-tar/tokenizer", vq="runs/demo-tar/vq")

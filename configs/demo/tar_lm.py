@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     words = set(filter(None, arg.split(",")))
     if words - {"words", "reading", "drawing"}:
         raise ValueError(f"no such word in {arg!r}; known: words, reading, drawing")
-    config = tar.stage("lm", batch=16, steps=800, lr=2e-3, task="caption")
+    config = tar.stage("lm", batch=16, steps=1200, lr=2e-3, task="caption")
     config.model = tar.model("lm", "ar")
     config.stage_options = dict(
         row_length=192, images=4, scales=(1,), scale_weights=(1.0,), labels="answers", carry=("ar",)

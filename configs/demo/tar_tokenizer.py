@@ -14,7 +14,7 @@ from configs.demo import tar
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ("", "words"):
         raise ValueError(f"{arg!r}; known: words")
-    config = tar.stage("ta_tok", batch=32, steps=500, lr=1e-3)
+    config = tar.stage("ta_tok", batch=64, steps=3000, lr=1e-3)
     config.model = tar.model()
     config.stage_options = dict(scales=(1, 2), scale_weights=(2.0, 1.0), commitment=0.25, codebook=1.0)
     config.init_from = dict(vit="runs/demo-tar/tower")

@@ -33,6 +33,13 @@ CASES = {  # what: recipe, overrides
     "uniwetok_lm": ("configs/uniwetok/lm.py:tiny", ()),
 }
 # What every change must pass; UniWeTok's tokenizer and other meshes are exhaustive: see docs/scaling.md.
+PICTURES = {
+    "unitoken_vqgan",
+    "dualtoken_tokenizer",
+    "tar_ta_tok",
+    "tar_ar",
+    "uniwetok_tokenizer",
+}  # no positions to cut
 FAST = {name: "2,2,2,1" for name in CASES if name != "uniwetok_tokenizer"} | {"unitoken_lm": "1,2,2,2"}
 DRAWN = {
     "unitoken": "configs/unitoken/base_stage2.py:tiny",
@@ -94,7 +101,7 @@ def test_full_size_steps_gather_kernels_and_leave_rows_where_they_are():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", CASES)
 def test_any_mesh_gives_a_single_devices_numbers(case):
-    compare(case, MESHES)
+    compare(case, tuple(mesh for mesh in MESHES if case not in PICTURES or mesh != "1,2,2,2"))
 
 
 @pytest.mark.slow

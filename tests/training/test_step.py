@@ -10,7 +10,7 @@ import pytest
 import training_toy as toy
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import build_mesh, check_batch
+from unitok_jax.parallel.mesh import AXES, build_mesh, check_batch, check_context
 from unitok_jax.training.config import read_config
 from unitok_jax.training.setup import Setup, prepare
 
@@ -171,6 +171,17 @@ def test_a_coupled_loss_cannot_be_split(monkeypatch):
 def test_batch_size_must_divide():
     with pytest.raises(UserError, match=r"10 rows do not divide into 4 micro-batches.*nearest: 8"):
         check_batch(10, build_mesh(), accumulate=4)
+
+
+def test_pictures_alone_have_no_context_to_cut():
+    def mesh(*sizes):
+        return jax.sharding.AbstractMesh(sizes, AXES)
+
+    with pytest.raises(UserError, match=r"context: 2, but .* data=1, tensor=2, fsdp=4, context=1"):
+        check_context(0, mesh(1, 2, 2, 2))
+    check_context(64, mesh(1, 2, 2, 2))
+    for fine in ((2, 2, 2, 1), (1, 4, 1, 2), (1, 1, 2, 4)):
+        check_context(0, mesh(*fine))
 
 
 def test_metrics_of_one_name_are_refused(monkeypatch):

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from unitok_jax.errors import UserError
-from unitok_jax.parallel.mesh import build_mesh, check_batch
+from unitok_jax.parallel.mesh import build_mesh, check_batch, check_context
 from unitok_jax.settings import near
 from unitok_jax.systems import base
 from unitok_jax.systems.base import Params, Stage, System
@@ -140,6 +140,7 @@ def prepare_on(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Setup:
     stage = base.build_stage(system, config.stage, config.stage_options)
     stage = dataclasses.replace(stage, init=jax.jit(stage.init))  # so that what follows traces it once
     check_batch(config.batch_size, mesh, config.accumulate)
+    check_context(stage.spec.length, mesh)
     params, _ = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     optimizers = build_optimizers(stage, params, config.optimizer, config.optimizers, config.steps)
     make = state_maker(stage, optimizers, compute_dtype=config.compute_dtype, ema=config.ema is not None)
