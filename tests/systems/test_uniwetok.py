@@ -83,6 +83,45 @@ def test_the_unconditional_row_keeps_the_source(system):
     assert (row.targets == -1).sum() == 16
 
 
+def turned(*texts):
+    """A conversation whose pictures are as many as its symbols, the user first."""
+    turns = tuple(Turn(("user", "assistant")[i % 2], text) for i, text in enumerate(texts))
+    count = sum(text.count(IMAGE) for text in texts)
+    return Example("many", turns, tuple(PICTURES[i % 2] for i in range(count)), Task.GENERATION)
+
+
+@pytest.mark.parametrize(
+    "texts", [("a cat", IMAGE, "a dog", IMAGE), (f"{IMAGE}turn it", IMAGE, f"{IMAGE}like this", IMAGE)]
+)
+def test_the_unconditional_row_learns_the_last_picture_after_those_before_it(system, texts):
+    row = stage(system, condition_dropout=1.0).layout(turned(*texts), np.random.default_rng(0))
+    code = np.flatnonzero(row.modality == Modality.CODE)
+    slot = system.config.tokens
+    pictures = len(code) // 16
+    np.testing.assert_array_equal(row.slots[code], [i * slot + n for i in range(pictures) for n in range(16)])
+    assert pictures == sum(text.count(IMAGE) for text in texts)
+    drawn = np.flatnonzero(row.targets == -1)
+    assert len(drawn) == 16 and drawn[0] > code[-17], "the last one alone"
+
+
+@pytest.mark.slow
+def test_a_prompt_is_read_as_its_row_is(system, params):
+    """A picture that was drawn before stands in blocks, which the cache's mask must know too."""
+    asked = turned("a cat", IMAGE, "a dog")
+    row = system.layout.prompt(asked, system.sizes_of(asked, native=False), draw=True)
+    batch = jax.tree.map(jnp.asarray, packing.pack([[row]], stage(system).spec, False))
+    assert (np.asarray(batch["blocks"]) >= 0).sum() == 20
+    embeds = jax.random.normal(jax.random.key(0), (*batch["tokens"].shape, system.config.lm.width))
+    valid = (batch["segments"] > 0).sum(1)
+    whole = system.read_rows(params, embeds, batch, None, packed=False)
+    cache = system.new_cache(1, embeds.shape[1])
+    read, _ = system.advance(params, embeds, cache, valid, batch["blocks"])
+    causal, _ = system.advance(params, embeds, cache, valid)
+    end = int(valid[0])
+    np.testing.assert_allclose(read[0, :end], whole[0, :end], atol=1e-4)
+    assert np.abs(causal[0, :end] - whole[0, :end]).max() > 1e-2, "the test can fail"
+
+
 @pytest.mark.slow
 def test_codes_and_pictures_train_alike(system, params):
     made = stage(system)

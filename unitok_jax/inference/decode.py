@@ -70,7 +70,7 @@ def prefill(system: System, params: Params, batch: Batch, keys: Keys, decoding: 
     emission = jax.eval_shape(lambda h: system.decode_step(params, h, state, decoding, keys)[0], last)
     room = decoding.max_steps * emission.codes.shape[1]
     cache = system.new_cache(embeds.shape[0], embeds.shape[1] + room)
-    hidden, cache = system.advance(params, embeds, cache, valid)
+    hidden, cache = system.advance(params, embeds, cache, valid, batch.get("blocks"))
     samples, parallel = keys.shape[0], emission.codes.shape[1]
     read = jnp.take_along_axis(hidden, valid[:, None, None] - 1, axis=1)
     return Decode(

@@ -30,6 +30,7 @@ Settle = Callable[[Params, State, jax.Array, Carry], tuple[Params, State]]
 Loss = Callable[[Params, State, Batch, jax.Array, Carry], tuple[jax.Array, Aux, State, Carry]]
 Embeds = Float[Array, "R S D"]  # of rows and positions: what the language model reads there, or its hidden states
 Hidden = Float[Array, "R *P D"]  # the last hidden states of the rows
+Blocks = Int[Array, "R S"] | None  # positions with one number see one another both ways; -1 belongs to none
 Valid = Int[Array, "R"]  # how many of the positions count in each row
 Ids = Int[np.ndarray, "_ ..."]  # [T] or [T, Q], what the steps of one sample wrote
 ImageCodes = Int[np.ndarray, "_ _ ..."]  # [rows, columns] or [rows, columns, Q], of any size
@@ -191,8 +192,12 @@ class System(Protocol):
     def new_cache(self, rows: int, length: int) -> Any:
         """An empty KV cache for `rows` rows of at most `length` positions; has `lengths` int32 [R]."""
 
-    def advance(self, params: Params, embeds: Embeds, cache: Any, valid: Valid) -> tuple[Embeds, Any]:
+    def advance(
+        self, params: Params, embeds: Embeds, cache: Any, valid: Valid, blocks: Blocks = None
+    ) -> tuple[Embeds, Any]:
         """Reads S more positions into the cache, of which `valid` [R] count (the rest is right padding).
+
+        A prompt's `blocks` are its row's, as in training.
 
         Returns the hidden states, [R, S, D], and the cache with `lengths + valid`.
         """

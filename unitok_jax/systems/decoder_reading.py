@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from unitok_jax.backbones import decoder_lm
 from unitok_jax.backbones.kv_cache import KVCache
 from unitok_jax.systems import pixels
-from unitok_jax.systems.base import Batch, Embeds, Params, Valid
+from unitok_jax.systems.base import Batch, Blocks, Embeds, Params, Valid
 
 
 class DecoderReading:
@@ -42,6 +42,8 @@ class DecoderReading:
     def new_cache(self, rows: int, length: int) -> KVCache:
         return decoder_lm.decoder_cache(self.config.lm, rows, length)
 
-    def advance(self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid) -> tuple[Embeds, KVCache]:
-        hidden, aux = self.apply(params, "lm", embeds, cache=cache, valid=valid)
+    def advance(
+        self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid, blocks: Blocks = None
+    ) -> tuple[Embeds, KVCache]:
+        hidden, aux = self.apply(params, "lm", embeds, blocks=blocks, cache=cache, valid=valid)
         return hidden, aux["cache"]

@@ -58,21 +58,22 @@ class Layout:
         return self._row(example, list(self._turns(example, sizes)), sizes)
 
     def unconditional(self, example: Example, sizes: list[tuple[int, int]], draw: bool) -> ExampleRow:
-        """The row without what was asked: pictures of the questions stay, every other word of them goes.
+        """The row without what was asked: pictures before the answer stay, the model's own too, every word goes.
 
         Args:
             example: as `conversation`'s.
             sizes: of its pictures.
             draw: whether a picture comes next; else the last answer of `example` follows.
         """
-        owners = self._owners(example, sizes)
-        shown = [self._picture(i, sizes[i], learn=False) for i, role in enumerate(owners) if role == "user"]
+        pictures, turns = len(self._owners(example, sizes)), example.turns
+        last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        before = pictures if draw else sum(turn.text.count(IMAGE) for turn in turns[:last])
+        shown = [self._picture(i, sizes[i], learn=False) for i in range(before)]
         begin = [*shown, self._text(self._head("assistant"), learn=False)]
         if draw:
             return self._row(example, [*begin, self._start()], sizes)
-        answers = [turn for turn in example.turns if turn.role == "assistant"]
-        first = len(owners) - sum(turn.text.count(IMAGE) for turn in answers)
-        return self._row(example, [*begin, *self._content(answers[-1], iter(range(first, len(owners))), sizes)], sizes)
+        answer = self._content(turns[last], iter(range(before, pictures)), sizes)
+        return self._row(example, [*begin, *answer], sizes)
 
     def prompt(self, example: Example, sizes: list[tuple[int, int]], draw: bool) -> ExampleRow:
         """Lays out an example up to where the model writes: an answer's words, or, with `draw`, a picture, whose

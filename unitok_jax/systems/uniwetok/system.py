@@ -31,7 +31,19 @@ from unitok_jax.parallel.rules import under
 from unitok_jax.quantizers import binary
 from unitok_jax.sampling.draw import Keys
 from unitok_jax.sampling.settings import Decoding
-from unitok_jax.systems.base import Batch, Embeds, Emission, Hidden, Ids, ImageCodes, Params, Stage, Valid, VisualTokens
+from unitok_jax.systems.base import (
+    Batch,
+    Blocks,
+    Embeds,
+    Emission,
+    Hidden,
+    Ids,
+    ImageCodes,
+    Params,
+    Stage,
+    Valid,
+    VisualTokens,
+)
 from unitok_jax.systems.codes import stacked
 from unitok_jax.systems.decoder_reading import DecoderReading
 from unitok_jax.systems.pixels import merge_images
@@ -258,10 +270,12 @@ class UniWeTok(DecoderReading):
         signs, columns = self.row_tokens(params, batch)
         return lm.place_tokens(self.config, params, embeds, batch, signs, columns)
 
-    def advance(self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid) -> tuple[Embeds, KVCache]:
-        """Prompts are read in order; P positions that follow one are a block, which sees itself both ways."""
-        count, blocks = embeds.shape[1], None
-        if count == self.config.parallel_num > 1:
+    def advance(
+        self, params: Params, embeds: Embeds, cache: KVCache, valid: Valid, blocks: Blocks = None
+    ) -> tuple[Embeds, KVCache]:
+        """Prompts are read by their rows' blocks; P positions that follow one are a block of their own."""
+        count = embeds.shape[1]
+        if blocks is None and count == self.config.parallel_num > 1:
             one = (cache.lengths > 0)[:, None] & (jnp.arange(count) < valid[:, None])
             blocks = jnp.where(one, 0, -1)
         hidden, aux = self.apply(params, "lm", embeds, blocks=blocks, cache=cache, valid=valid)
