@@ -74,6 +74,8 @@ def test_folders_and_npz(run, tmp_path, monkeypatch, capsys):
     for change, message in (
         (["--guidance", "2"], "drawn with guidance = 4.6, not 2.0; take another --out"),
         (["--batch", "0"], "expected 1 or more"),
+        (["--steps", "0"], "--steps: expected 1 or more"),
+        (["--guidance", "nan"], "--guidance nan: expected a number"),
         (["--classes", "3"], "the model has 2, got 3"),
     ):
         assert sample_classes.main([*words, *change]) == 2

@@ -9,6 +9,7 @@ order, for the evaluator of OpenAI's guided-diffusion. A job that was killed goe
 import argparse
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,8 +48,10 @@ def sample(args: argparse.Namespace) -> None:
             f"{args.workdir}: a run of {config.system}, stage {config.stage}, which has no class-conditional model; "
             "take a run of stage c2i"
         )
-    if args.per_class < 1 or args.batch < 1:
-        raise UserError("--per-class and --batch: expected 1 or more")
+    if min(args.per_class, args.batch, args.steps) < 1:
+        raise UserError("--per-class, --batch and --steps: expected 1 or more")
+    if not math.isfinite(args.guidance):
+        raise UserError(f"--guidance {args.guidance}: expected a number")
     settings = {"steps": args.steps, "guidance": args.guidance, "schedule": args.schedule}
     draw = jax.jit(functools.partial(system.draw_classes, **settings))
     out, known = epath.Path(args.out), system.config.generator.classes
