@@ -113,6 +113,7 @@ def test_one_file_by_itself(home, tmp_path, capsys):
         (("vq_ds16_t2i.pt",), ["--variant", "vqq"], "no variant 'vqq'. Did you mean vq?"),
         (("lm/model.safetensors",), ["--vocabulary", "gone.json"], "gone.json: no such"),
         (("ta_tok.pth", "ta_tok.pth"), [], "holds ta_tok, which"),
+        (("ar_dtok_8px.pth", "ar_dtok_8px.pth"), [], "import each into its own --out"),
     ],
 )
 def test_mistakes_are_one_line(home, tmp_path, capsys, names, options, message):

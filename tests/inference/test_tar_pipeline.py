@@ -87,6 +87,8 @@ def test_what_no_de_tokenizer_has_is_refused():
         system().with_detokenizer(None, None, scale=4)
     with pytest.raises(UserError, match="5 codes a picture"):
         jax.eval_shape(system().decode_image, shapes(), jnp.zeros((1, 5), jnp.int32))
+    with pytest.raises(UserError, match="condition_tokens: 3, but the tokenizer gives 16 at scale 1"):
+        base.build("tar", {**MODEL, "ar": {**MODEL["ar"], "condition_tokens": 3}})
     with pytest.raises(UserError, match="has no de-tokenizer"):
         base.build("tar", {"ta_tok": MODEL["ta_tok"]}).decode_image({}, jnp.zeros((1, 16), jnp.int32))
 

@@ -161,6 +161,12 @@ def _check_detokenizers(config: TarConfig) -> None:
         raise UserError(f"config.model.ar.codes: {ar.codes}, but the VQ-VAE has {vq.codebook_size}; they must agree")
     if ar is not None and math.isqrt(ar.tokens) ** 2 != ar.tokens:
         raise UserError(f"config.model.ar.tokens: {ar.tokens} is no square, a picture's rows times its columns")
+    finest = config.ta_tok.tokens(1)
+    if ar is not None and ar.condition_tokens < finest:
+        raise UserError(
+            f"config.model.ar.condition_tokens: {ar.condition_tokens}, but the tokenizer gives {finest} at scale 1; "
+            "its table of positions must have room for them"
+        )
     for name, channels in (("ar.condition", ar and ar.condition), ("sana.caption", sana and sana.caption)):
         if channels and channels != width:
             raise UserError(f"config.model.{name}: {channels}, but the tokenizer's decoder gives {width} channels")

@@ -59,7 +59,13 @@ def recipe(found: Sequence[Found], variant: str, vocabulary: str | None) -> tupl
         UserError: for checkpoints that are none of `VARIANTS`, not the one that was asked for, or that no stage holds
             together.
     """
-    kinds = {kind_of(each): each for each in found}
+    kinds: dict[str, Found] = {}
+    for each in found:
+        first = kinds.setdefault(kind_of(each), each)
+        if first is not each:
+            raise UserError(
+                f"{each.where}: holds {kind_of(each)}, which {first.where} holds too; import each into its own --out"
+            )
     _check_variant(kinds, variant)
     parts, notes = _parts(kinds)
     if vocabulary is not None:
