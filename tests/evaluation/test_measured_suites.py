@@ -38,6 +38,10 @@ class Coder:
             codes=np.stack([np.full((len(images), 1, 4), 7), np.arange(4) + np.zeros((len(images), 1, 4), int)], -1)
         )
 
+    def alike(self, images):
+        shapes = [image.shape for image in images]
+        return [[i for i, shape in enumerate(shapes) if shape == one] for one in dict.fromkeys(shapes)]
+
     def decode_tokens(self, tokens):
         return np.clip(self._images.astype(int) + 5, 0, 255).astype(np.uint8)
 
@@ -79,6 +83,16 @@ def test_reconstructions_are_measured_and_told(folder, tmp_path):
         measure("reconstruction", other, tmp_path / "out", source=folder)[1]["made_by"]["checkpoint hash"]
         != made_by["checkpoint hash"]
     )
+
+
+def test_pictures_of_several_shapes_are_measured_each_at_its_own(folder, tmp_path):
+    for name in ("2.png", "8.png"):
+        Image.fromarray(np.full((20, 28, 3), 60, np.uint8)).save(tmp_path / "pictures" / name)
+    figures, result = measure("reconstruction", Coder(), tmp_path / "out", source=folder)
+    assert figures["pictures"] == 9
+    assert figures["psnr"] == pytest.approx(20 * np.log10(255 / 5), abs=0.01)
+    assert figures["sem_perplexity"] == pytest.approx(4)
+    assert result["made_by"]["resolution"] == {"20x20": 7, "20x28": 2}
 
 
 def test_a_killed_run_goes_on_with_the_parts_that_it_lacks(folder, tmp_path):

@@ -1,9 +1,12 @@
 """UniWeTok's rows, its two routes to codes, and its decode, on a model of a few thousand parameters."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from unitok_jax.data import packing
 from unitok_jax.data.example import IMAGE, BadExample, Example, Task, Turn
@@ -11,6 +14,7 @@ from unitok_jax.data.rows import Modality
 from unitok_jax.data.sources import open_source
 from unitok_jax.data.tasks import to_example
 from unitok_jax.errors import UserError
+from unitok_jax.evaluation.suites import suite
 from unitok_jax.inference.pipeline import Pipeline
 from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.inference.tokenize import tokenize_source
@@ -191,7 +195,7 @@ def test_interleaved_pictures_and_words_are_laid_out_and_learnt(system, params):
 
 
 @pytest.mark.slow
-def test_pictures_of_several_shapes_are_seen_at_their_own(system, params):
+def test_pictures_of_several_shapes_are_seen_at_their_own(system, params, tmp_path):
     """Edits and answers of a batch with two sizes; alone, each gives what it gives there."""
     draw = Decoding(grid=GRID, guidance=2.0, noise_steps=2, max_steps=6)
     pipeline = Pipeline(system, params, InferenceSettings(read=Decoding(max_steps=3), draw=draw, batch_size=2))
@@ -203,6 +207,13 @@ def test_pictures_of_several_shapes_are_seen_at_their_own(system, params):
     assert [picture.shape for picture in pipeline.reconstruct(images)] == [(16, 16, 3), (16, 32, 3)]
     with pytest.raises(UserError, match="several sizes"):
         pipeline.encode(images)
+    assert pipeline.alike([*images, PICTURES[1]]) == [[0, 2], [1]]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    config = {"system": "uniwetok", "seed": 0, "options": {"source": {"kind": "folder", "path": str(tmp_path)}}}
+    assert suite("reconstruction")(pipeline, config, tmp_path / "out")["pictures"] == 2
+    made_by = json.loads((tmp_path / "out" / "result.json").read_text())["made_by"]
+    assert made_by["resolution"] == {"16x16": 1, "16x32": 1}
     fewer = pipeline.generate(["a red seven"], noise_steps=1)
     assert not np.array_equal(fewer, pipeline.generate(["a red seven"]))
 

@@ -65,7 +65,7 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
     found = measured.in_parts(out, told, indices, pipeline.settings.batch_size, work)
     figures = {name: float(found[name].mean()) for name in ("psnr", "ssim", "lpips") if name in found}
     figures |= {"pictures": len(found["psnr"])} | _codebook_figures(found)
-    told |= {"resolution": [int(n) for n in found["size"][0]]}
+    told |= {"resolution": _sizes(found["size"])}
     if scorer is not None:
         figures["rfid"] = scorer(*(str(out / name) for name in FOLDERS))
         told["rfid by"] = f"clean-fid {metadata.version('clean-fid')}, mode clean, JPEG of quality {QUALITY}"
@@ -76,10 +76,19 @@ def evaluate(pipeline: Any, config: Mapping[str, Any], out: epath.PathLike) -> d
 def _measure(
     pipeline: Any, source: Any, perceived: Callable[[Any, Any], Any] | None, out: epath.Path | None, indices: np.ndarray
 ) -> measured.Arrays:
-    """Figures of each picture, and one row of counts for each codebook (``codes/<name>`` [1, depths, entries])."""
+    """Figures of each picture, and for each codebook a row of counts a size (``codes/<name>`` [1, depths, entries])."""
     places, _, images = measured.read(source, indices)
-    if not images:
-        return {}
+    found = []
+    for members in pipeline.alike(images):  # a model may write pictures of several shapes
+        places_of, pictures = ([values[i] for i in members] for values in (places, images))
+        found.append(_measure_alike(pipeline, perceived, out, places_of, pictures))
+    return {name: np.concatenate([part[name] for part in found]) for name in (found[0] if found else ())}
+
+
+def _measure_alike(
+    pipeline: Any, perceived: Callable[[Any, Any], Any] | None, out: epath.Path | None, places: list[int], images: Any
+) -> measured.Arrays:
+    """`_measure` of pictures that are seen at one size."""
     codes = pipeline.encode(images, codes_alone=True)
     back = pipeline.decode_tokens(codes)
     originals = _fitted(pipeline.seen(images), back.shape[1:3])
@@ -100,6 +109,14 @@ def _measure(
         for folder, side in zip(FOLDERS, (originals, back), strict=True):
             _write(out / folder, places, side)
     return found
+
+
+def _sizes(sizes: np.ndarray) -> list[int] | dict[str, int]:
+    """The size of all pictures, or how many there are of each."""
+    each, counts = np.unique(sizes, axis=0, return_counts=True)
+    if len(each) == 1:
+        return each[0].tolist()
+    return {f"{height}x{width}": int(count) for (height, width), count in zip(each, counts, strict=True)}
 
 
 def _fitted(pictures: np.ndarray, size: tuple[int, int]) -> Batch:

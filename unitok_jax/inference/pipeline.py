@@ -222,7 +222,7 @@ class Pipeline:
         `codes_alone` the views that give features are not read.
 
         Raises:
-            UserError: if images are seen at different sizes; see `encode_each`.
+            UserError: if images are seen at different sizes; see `encode_each` and `alike`.
         """
 
         def work(part: Sequence[np.ndarray]) -> list[VisualTokens]:
@@ -239,13 +239,16 @@ class Pipeline:
         The grid is None of a system whose codes are a sequence.
         """
         seen = [self.system.views(image) for image in images]
-        shapes = [tuple((name, pictures[0].shape) for name, pictures in views.items()) for views in seen]
         coded: list[Any] = [None] * len(seen)
-        for members in _groups(shapes):
+        for members in _groups(list(map(_sizes, seen))):
             found = self._in_batches([seen[i] for i in members], lambda part: self._tokens(part, codes_alone=True))
             for i, tokens in zip(members, found, strict=True):
                 coded[i] = tokens.coded[0], tokens.grid
         return coded
+
+    def alike(self, images: Images) -> list[list[int]]:
+        """Indices of the images that are seen at one size together, for `encode`."""
+        return _groups([_sizes(self.system.views(image)) for image in images])
 
     def decode(self, codes: Int[np.ndarray, "N *codes"]) -> UInt8[np.ndarray, "N H W 3"]:
         """Images from codes: [N, rows, columns, *depth], or [N, n] of a system whose codes are a sequence."""
@@ -410,6 +413,10 @@ class Pipeline:
 def words_of(text: str) -> str:
     """An answer's text without the symbols of the images in it."""
     return re.sub(rf" ?{re.escape(IMAGE)}", "", text).strip()
+
+
+def _sizes(views: Views) -> Hashable:
+    return tuple((name, pictures[0].shape) for name, pictures in views.items())
 
 
 def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
