@@ -98,16 +98,21 @@ def test_a_class_conditional_model_carries_its_tokenizer(tmp_path):
     assert config["model"]["image_size"] == 16 and config["stage"] == "c2i"
 
 
-@pytest.fixture
-def unified(tmp_path):
-    """The run of a language model whose tokenizer file stands beside it."""
-    words = tmp_path / "tokenizer.json"
+def unified_model(folder):
+    """The settings of a language model whose tokenizer file is written into the folder."""
+    words = folder / "tokenizer.json"
     vocabulary._small().save(str(words))
     rows = vocabulary.load(str(words), 4, PARALLEL).size
-    model = {
+    return {
         **{"lm": dict(LM, vocab_size=rows), "vae": CONV, "parallel_num": PARALLEL, "vocabulary": str(words)},
         **{"flow": dict(HEAD, kind="transformer", squash=True, head_dim=64), "image_size": 16},
     }
+
+
+@pytest.fixture
+def unified(tmp_path):
+    """The run of a language model, and its settings."""
+    model = unified_model(tmp_path)
     make(tmp_path / "run", "lm", model)
     return tmp_path, model
 

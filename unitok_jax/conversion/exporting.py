@@ -29,7 +29,7 @@ from unitok_jax.training.workdir import (
 from unitok_jax.weights.meter import Meter, Metered
 from unitok_jax.weights.orbax_stream import StoredLeaf
 from unitok_jax.weights.rules import Table
-from unitok_jax.weights.safetensors_files import save_file, save_folder
+from unitok_jax.weights.safetensors_files import DIFFUSERS, MODEL, save_file, save_folder
 from unitok_jax.weights.source import Source
 from unitok_jax.weights.torch_writer import save_torch
 from unitok_jax.weights.transfer import export_tree, nested, size_of
@@ -123,7 +123,8 @@ def _write(source: Source, layout: Layout, folder: Path, max_shard: int) -> None
     elif layout.file:
         save_torch(source, folder / layout.file, layout.entry, layout.beside)
     else:
-        save_folder(source, folder, max_shard)
+        diffusers = "_class_name" in json.loads(layout.documents.get("config.json", "{}"))
+        save_folder(source, folder, max_shard, DIFFUSERS if diffusers else MODEL)
 
 
 def _documents(layout: Layout, folder: Path, kept: Mapping[str, Path], own: str) -> None:

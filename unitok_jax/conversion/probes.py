@@ -82,7 +82,7 @@ def chameleon(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pa
 
 
 def siglip(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:
-    """Features of random pictures, and the pooled one where the tower has a head."""
+    """Features of random pictures, the pooled one where the tower has a head, and those of ids if it reads texts."""
     tower = getattr(model, "vision_model", model)
     images = _pictures(rng, tower.config.image_size)
     hidden, aux = apply("vit", images)
@@ -90,6 +90,11 @@ def siglip(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]
     yield "features", hidden, theirs.last_hidden_state.numpy()
     if theirs.pooler_output is not None:
         yield "pooled", aux["pooled"], theirs.pooler_output.numpy()
+    if hasattr(model, "text_model"):
+        sizes = model.text_model.config
+        ids = rng.integers(0, sizes.vocab_size, (2, sizes.max_position_embeddings))
+        texts, _ = apply("text", ids)
+        yield "text features", texts, model.text_model(_tensor(ids)).pooler_output.numpy()
 
 
 def sana(apply: Apply, model: Any, rng: np.random.Generator) -> Iterator[Pair]:

@@ -14,6 +14,7 @@ from unitok_jax.conversion.exporting import TOLD
 from unitok_jax.errors import UserError
 from unitok_jax.systems import base
 from unitok_jax.weights.containers import open_source
+from unitok_jax.weights.safetensors_files import SINGLE
 from unitok_jax.weights.transfer import import_tree
 
 FILES = "torch.load"
@@ -52,12 +53,15 @@ def verify_export(folder: Path, seed: int = 0) -> Iterator[Compared]:
     abstract = jax.tree.map(_wide, jax.eval_shape(stage.init, jax.random.key(0))[0])
     for row in told["artefacts"]:
         place, parts = folder / row["folder"], row["parts"]
-        kind = _torch_class(place)
+        kind = (
+            "" if row.get("file") else _torch_class(place)
+        )  # a folder's class reads its usual files, none beside them
         if kind not in probes.PROBES:
             yield Compared(row["artefact"], FILES, "tensors", probes.tensors(place / row.get("file", "")))
             continue
         table = system.artefacts[row["artefact"]].only(*parts)
-        params = import_tree(table, open_source(place), {part: abstract[part] for part in parts})
+        stored = place / SINGLE if (place / SINGLE).exists() else place
+        params = import_tree(table, open_source(stored), {part: abstract[part] for part in parts})
         for what, difference in probes.compare(kind, place, _applier(system, params), parts, seed):
             yield Compared(row["artefact"], kind, what, difference)
 

@@ -18,8 +18,9 @@ from unitok_jax.weights.source import AnyArray, Source
 from unitok_jax.weights.transforms import row_major
 from unitok_jax.weights.whole import whole
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+MODEL, DIFFUSERS = "model", "diffusion_pytorch_model"  # what files are called for transformers, and for diffusers
+INDEX = f"{MODEL}.safetensors.index.json"
+SINGLE = f"{MODEL}.safetensors"
 DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -83,11 +84,11 @@ class SafetensorsFolder:
     @staticmethod
     def found(folder: Path) -> bool:
         """Whether a folder holds safetensors files."""
-        return (folder / INDEX).exists() or any(folder.glob("*.safetensors"))
+        return _index_of(folder) is not None or any(folder.glob("*.safetensors"))
 
     def __init__(self, folder: Path):
-        index = folder / INDEX
-        if index.exists():
+        index = _index_of(folder)
+        if index is not None:
             places = _places(index)
             files = {name: _open_shard(folder, name) for name in dict.fromkeys(places.values())}
             self._files = {key: files[name] for key, name in places.items()}
@@ -121,21 +122,21 @@ def save_file(source: Source, path: Path, keys: Iterable[str] | None = None) -> 
             file.write(raw(source.read(key)))
 
 
-def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000) -> None:
-    """Writes ``model.safetensors``, or shards of at most `max_shard` bytes and their index, as Hugging Face does.
+def save_folder(source: Source, folder: Path, max_shard: int = 5_000_000_000, name: str = MODEL) -> None:
+    """Writes ``NAME.safetensors``, or shards of at most `max_shard` bytes and their index, as Hugging Face does.
 
     The index comes last, so a folder without one, or without a shard that it names, is a broken export and says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(_shards(source, max_shard))
     if len(shards) == 1:
-        return save_file(source, folder / SINGLE)
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, keys in zip(names, shards, strict=True):
-        save_file(source, folder / name, keys)
-    places = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        return save_file(source, folder / f"{name}.safetensors")
+    names = [f"{name}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for file, keys in zip(names, shards, strict=True):
+        save_file(source, folder / file, keys)
+    places = {key: file for file, keys in zip(names, shards, strict=True) for key in keys}
     index = {"metadata": {"total_size": sum(_bytes(source, key) for key in places)}, "weight_map": places}
-    with whole(folder / INDEX) as file:
+    with whole(folder / f"{name}.safetensors.index.json") as file:
         file.write(json.dumps(index, indent=2, sort_keys=True).encode())
 
 
@@ -185,6 +186,11 @@ def _parsed(path: Path, text: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise UserError(f"{path}: not a safetensors file (its header is a {type(header).__name__}, not an object)")
     return header
+
+
+def _index_of(folder: Path) -> Path | None:
+    indices = (folder / f"{name}.safetensors.index.json" for name in (MODEL, DIFFUSERS))
+    return next((index for index in indices if index.exists()), None)
 
 
 def _places(index: Path) -> dict[str, str]:
