@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from unitok_jax.errors import UserError
-from unitok_jax.inference.chat import Chat, Reply
+from unitok_jax.inference.chat import Chat
+from unitok_jax.inference.pipeline import Answer
+from unitok_jax.inference.settings import InferenceSettings
 from unitok_jax.web.actions import Actions, Limits
 
 
@@ -96,11 +98,11 @@ def test_a_large_file_is_refused_unread(uploads):
         actions.read(None)
 
 
-def test_a_conversation_has_an_end(actions, monkeypatch):
-    monkeypatch.setattr(Chat, "say", lambda self, text, images=(), draw=False: Reply(f"{text} {len(images)}", []))
-    talk = Chat.__new__(Chat)
-    monkeypatch.setattr(Chat, "turns", 0)
-    assert actions.say(talk, "hello", None, False).text == "hello 0"
-    monkeypatch.setattr(Chat, "turns", 2)
+def test_a_conversation_has_an_end(actions):
+    def answer(examples, decoding, seed):
+        return [Answer(f"{len(examples[0].turns)}", [])]
+
+    talk = Chat(types.SimpleNamespace(answer=answer, settings=InferenceSettings()))
+    assert [actions.say(talk, "hello", None, False).text for _ in range(2)] == ["1", "3"]
     with pytest.raises(UserError, match="2 turns, the most there may be"):
         actions.say(talk, "hello", None, False)

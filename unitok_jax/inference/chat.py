@@ -52,7 +52,7 @@ class Chat:
 
     @property
     def turns(self) -> int:
-        """Messages that were answered."""
+        """How many messages were answered."""
         return len(self._turns) // 2
 
     def say(self, text: str, images: Images = (), *, draw: bool = False) -> Reply:
@@ -70,9 +70,9 @@ class Chat:
         placed = text if IMAGE in text else IMAGE * len(images) + text
         turns, shown = (*self._turns, Turn("user", placed)), (*self._images, *images)
         task = Task.GENERATION if draw else Task.UNDERSTANDING
-        example = Example(f"turn {len(turns) // 2 + 1}", turns, shown, task)
+        example = Example(f"turn {self.turns + 1}", turns, shown, task)
         decoding = self._drawing if draw else self._decoding
-        (answer,) = self._pipeline.answer([example], decoding, self._seed + len(turns) // 2)
+        (answer,) = self._pipeline.answer([example], decoding, self._seed + self.turns)
         if draw and not answer.images:
             raise UserError(
                 f"no whole picture in the answer within max_steps={decoding.max_steps}; raise it, or name "

@@ -56,6 +56,11 @@ class Actions:
         self.pipeline, self.config, self.limits = pipeline, config, limits or Limits()
         self._uploads = uploads.resolve()
 
+    @property
+    def learnt_edits(self) -> bool:
+        """Whether the recipe trains on edits; an import has no data to tell it by."""
+        return any(source.get("task") == "edit" for source in self.config.data.get("train", ()))
+
     def draw(
         self, prompt: str, guidance: float, seed: float, size: str, upload: str | None = None
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

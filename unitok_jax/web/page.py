@@ -5,7 +5,7 @@ import functools
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,34 @@ from unitok_jax.web.actions import Actions, Limits
 
 FONTS = ["system-ui", "sans-serif"]  # of the machine: the page fetches nothing from elsewhere
 BUTTONS = ["download", "fullscreen"]  # not the one that shares a picture on a public site
-ONE = {"concurrency_id": "model", "concurrency_limit": 1}  # all buttons together: they share one model's memory
 SHOWN = 256  # pixels a side that small pictures are enlarged to
+MODEL: Mapping[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+"""Of every click that runs the model: gradio counts by event, so that those of four tabs would run at once."""
+NO_EDITS = "The recipe of this model has no task `edit` among its data: it may draw anything here."
 
 
 def serve(workdir: str, host: str, port: int, queue: int, mesh: str | None) -> None:
     """Opens the page, prints its address, and waits until it is interrupted; see `opened`."""
-    with opened(workdir, host, port, queue, mesh=mesh) as page:
+    with opened(workdir, host, port, queue, mesh) as page:
         print(f"http://{host}:{port}", flush=True)
         page.block_thread()
 
 
 @contextlib.contextmanager
 def opened(
-    workdir: str, host: str, port: int, queue: int, limits: Limits | None = None, mesh: str | None = None
+    workdir: str, host: str, port: int, queue: int, mesh: str | None = None, limits: Limits | None = None
 ) -> Generator[Any]:
     """The page of a workdir's model, listening; its uploads go away with it.
 
     Args:
         workdir: a run or an import.
         host, port: where it listens; only this machine reaches 127.0.0.1.
-        queue: visitors that may wait; one is served at a time.
-        limits: what they may ask for.
+        queue: requests that may wait; one at a time is worked on, whichever tab it comes from.
         mesh: see `load_run`.
+        limits: what they may ask for.
 
     Raises:
-        UserError: without gradio or a model, or if the port is taken.
+        UserError: without gradio or a model, if the mesh does not fit the devices, or if the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="unitok-web-") as folder:
         gradio = _gradio(folder)
@@ -90,10 +92,12 @@ def _draw(gradio: Any, actions: Actions) -> None:
     button = gradio.Button("Draw", variant="primary", elem_id="draw-button")
     drawn = gradio.Image(label="Drawing", format="png", buttons=BUTTONS, interactive=False, elem_id="drawn")
     work = _told(gradio, lambda *given: _frames(actions.draw(*given)))
-    button.click(work, [prompt, *how], drawn, show_progress="minimal", **ONE)
+    button.click(work, [prompt, *how], drawn, show_progress="minimal", **MODEL)
 
 
 def _edit(gradio: Any, actions: Actions) -> None:
+    if not actions.learnt_edits:
+        gradio.Markdown(NO_EDITS)
     upload = _upload(gradio, "edit-upload")
     prompt = gradio.Textbox(label="What to change", max_length=actions.limits.letters)
     how = _how(gradio, actions)
@@ -104,7 +108,7 @@ def _edit(gradio: Any, actions: Actions) -> None:
         actions.read(upload)  # an edit without a picture would be a drawing
         yield from _frames(actions.draw(*given, upload))
 
-    button.click(_told(gradio, work), [upload, prompt, *how], drawn, show_progress="minimal", **ONE)
+    button.click(_told(gradio, work), [upload, prompt, *how], drawn, show_progress="minimal", **MODEL)
 
 
 def _chat(gradio: Any, actions: Actions) -> None:
@@ -114,7 +118,6 @@ def _chat(gradio: Any, actions: Actions) -> None:
     draw = gradio.Checkbox(label="Answer with a picture")
     drawn = gradio.Gallery(label="Pictures of the answer", format="png", buttons=BUTTONS, interactive=False)
     button, again = gradio.Button("Send", variant="primary"), gradio.Button("Begin anew")
-    everything = [talk, shown, message, upload, drawn]
 
     def say(talk: Chat | None, shown: list, message: str, upload: str | None, draw: bool) -> Iterator[tuple]:
         talk = talk or Chat(actions.pipeline)
@@ -123,9 +126,10 @@ def _chat(gradio: Any, actions: Actions) -> None:
         shown = [*shown, {"role": "user", "content": message}, {"role": "assistant", "content": answer}]
         yield talk, shown, "", None, [_large(image) for image in reply.images]
 
-    button.click(_told(gradio, say), [talk, shown, message, upload, draw], everything, **ONE)
-    for emptied in (again.click, shown.clear):
-        emptied(lambda: (None, [], "", None, []), None, everything)
+    parts = [talk, shown, message, upload, drawn]
+    button.click(_told(gradio, say), [talk, shown, message, upload, draw], parts, **MODEL)
+    for anew in (again.click, shown.clear):  # the bin above the conversation empties what the model remembers too
+        anew(lambda: (None, [], "", None, []), None, parts)
 
 
 def _codes(gradio: Any, actions: Actions) -> None:
@@ -141,7 +145,7 @@ def _codes(gradio: Any, actions: Actions) -> None:
         image, again, told = actions.compare(upload)
         yield _large(image), _large(again), told
 
-    button.click(_told(gradio, work), upload, [original, back, codes], **ONE)
+    button.click(_told(gradio, work), upload, [original, back, codes], **MODEL)
 
 
 def _how(gradio: Any, actions: Actions) -> list[Any]:
