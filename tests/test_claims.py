@@ -144,7 +144,7 @@ def in_process(words):
         sys.modules[words[0]].main(words[1:])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # four minutes; CI trains the same recipes in the shortened demos
 def test_a_claim_of_two_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     claim = CLAIMS["dualtoken-codebooks"]
