@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.fresh = ("lm", "projector", "flow")
     config.log_every, config.checkpoint_every, config.eval_every = 50, 500, 1500
     config.inference = dict(
-        read=dict(text=dict(temperature=0.0), max_steps=12),
+        read=dict(text=dict(temperature=0.0), max_steps=24),
         draw=dict(guidance=2.0, grid=(4, 4), noise_steps=20, max_steps=6),
         prompts=dict(generate="Generate an image of {caption}"),
         batch_size=64,

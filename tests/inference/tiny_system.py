@@ -86,7 +86,7 @@ class TinySystem:
     def new_cache(self, rows, length):
         return Cache(jnp.zeros((rows, length, WIDTH)), jnp.zeros(rows, jnp.int32))
 
-    def advance(self, params, embeds, cache, valid):
+    def advance(self, params, embeds, cache, valid, blocks=None):
         steps = jnp.arange(embeds.shape[1])
         place = cache.lengths[:, None] + steps
         tagged = embeds + jnp.sin(place[..., None] * (1.0 + jnp.arange(WIDTH)))
