@@ -73,11 +73,25 @@ def test_a_killed_job_goes_on_and_ends_as_one_that_was_not(raw, tmp_path):
     assert files(tmp_path / "part") == files(tmp_path / "whole")
 
 
+def test_too_many_bad_records_fail_the_job(raw, tmp_path):
+    rows = [json.dumps({"image": "0.png"})] * 80 + ["{no json"] * 20
+    (raw / "set.jsonl").write_text("\n".join(rows) + "\n")
+    made = job(raw, tmp_path / "out")
+    for shard in made.missing():
+        made.open()(shard)
+    with pytest.raises(UserError, match=r"20 of 100 examples are bad .*more than --max-bad-share=0.1"):
+        made.report()
+    assert made.report(max_bad_share=0.2) == Counter({"written": 80, "bad JSON line": 20})
+
+
 def test_records_must_serve_the_task(raw, tmp_path):
     made = job(raw, tmp_path / "out", task="question")
     for shard in made.missing():
         made.open()(shard)
-    assert made.report() == Counter({"missing text": GOOD + 1, "image missing": 1, "bad JSON line": 1})
+    with pytest.raises(UserError, match=r"--source: 10 of 10 examples are bad \(8 missing text, .* --max-bad-share"):
+        made.report(max_bad_share=1.0)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["counts"] == {"written": 0, "missing text": GOOD + 1, "image missing": 1, "bad JSON line": 1}
     with pytest.raises(UserError, match="task"):
         job(raw, tmp_path / "out", task="caption").missing()
     with pytest.raises(UserError, match=r"--task: no task 'captoin'.*caption"):

@@ -184,8 +184,19 @@ def _shards(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, default=1, help="how many files (default: %(default)s)")
 
 
+def _bad_share(parser: argparse.ArgumentParser, when: str) -> None:
+    parser.add_argument(
+        "--max-bad-share",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help=f"{when} if more of the records cannot be read, of 100 and more (default: %(default)s)",
+    )
+
+
 def _prepare(parser: argparse.ArgumentParser) -> None:
     _shards(parser)
+    _bad_share(parser, "fail in the end")
     parser.add_argument("--task", help="what each record must serve, such as caption (default: pictures that decode)")
     parser.add_argument(
         "--runner", default="FnApiRunner", help="of Apache Beam, such as DataflowRunner (default: %(default)s, local)"
@@ -199,13 +210,7 @@ def _tokenize(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _shards(parser)
     parser.add_argument("--drop-pictures", action="store_true", help="keep codes only, not the pictures beside them")
-    parser.add_argument(
-        "--max-bad-share",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="stop if more of the records cannot be read, once 100 were read (default: %(default)s)",
-    )
+    _bad_share(parser, "stop")
 
 
 def _import(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{len(missing)} of {job.shards} shards to make", file=sys.stderr, flush=True)
         if missing:
             beam_jobs.run_shards(job.open, missing, args.runner, [f"--{item}" for item in args.beam])
-        counts = job.report()
+        counts = job.report(args.max_bad_share)
     print_counts(counts)
 
 

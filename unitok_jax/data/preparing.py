@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from unitok_jax.data import files, records
+from unitok_jax.data.bad_share import refuse_too_many_bad
 from unitok_jax.data.example import BadExample
 from unitok_jax.data.sources import RecordSource, open_source
 from unitok_jax.data.standalone import decoded, stand_alone
@@ -64,11 +65,12 @@ class PrepareJob:
         """Opens the source once; what it returns makes one shard and counts its records, see `prepare_shard`."""
         return functools.partial(prepare_shard, self, self._source())
 
-    def report(self) -> Counter[str]:
+    def report(self, max_bad_share: float = 0.1) -> Counter[str]:
         """Sums the shards' counts into ``report.json``: ``written``, and what was skipped by reason.
 
         Raises:
-            UserError: if a shard is missing.
+            UserError: if a shard is missing, or, once the report is written, if all records are bad or, of 100 and
+                more, a larger share than `max_bad_share`.
         """
         lacking = self.missing()
         if lacking:
@@ -76,6 +78,9 @@ class PrepareJob:
         counts = records.read_counts(self.folder, self.shards, range(self.shards))
         report = {"shards": self.shards, "counts": dict(counts.most_common())}
         files.write_whole(epath.Path(self.folder).expanduser() / REPORT, json.dumps(report, indent=1).encode())
+        bad, read = counts - Counter({"written": counts["written"]}), counts.total()
+        nothing = bool(bad) and not counts["written"]
+        refuse_too_many_bad(read, bad, max_bad_share, "--max-bad-share", "--source", nothing)
         return counts
 
     def _source(self) -> RecordSource:
